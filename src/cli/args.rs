@@ -1,0 +1,391 @@
+//! The command line: commands, flags and their help (`cli.md` sections 2 and 5).
+//!
+//! `main` parses it, one file per verb beside this one does the work.
+
+use crate::config::{Flags, parse_size};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Kafka-compatible log, blob store and Azul Dispatcher for a malware-analysis workstation, in one process.
+#[derive(Debug, Parser)]
+#[command(name = "azulite", version, arg_required_else_help = true, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 something failed (each failure is named), 2 usage or configuration error, \
+     3 store locked by another process, 4 store damaged, 5 stopped after a failed sync or an internal fault";
+
+impl Cli {
+    /// What the command line says about the configuration.
+    pub fn flags(&self) -> Flags {
+        let mut flags = Flags {
+            config: self.global.config.clone(),
+            data_dir: self.global.data_dir.clone(),
+            log_level: self.global.log_level.clone(),
+            log_format: self.global.log_format.clone(),
+            ..Flags::default()
+        };
+        if let Command::Serve(serve) = &self.command {
+            flags.http.clone_from(&serve.http);
+            flags.kafka.clone_from(&serve.kafka);
+            flags.no_kafka = serve.no_kafka;
+        }
+        flags
+    }
+}
+
+/// Flags that every command takes, before or after its name.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Configuration file [default: ./appliance.toml, else /etc/azulite/appliance.toml, else built-in defaults]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the store; overrides storage.data_dir [default: ./azulite-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Least level that is logged; overrides logging.level [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log_level: Option<String>,
+    /// Shape of log lines on standard error; overrides logging.format [default: text]
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = ["text", "json"])]
+    pub log_format: Option<String>,
+    /// Print results as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress bars
+    #[arg(long, global = true)]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the appliance until SIGTERM or SIGINT
+    #[command(
+        after_help = "The store is created when the data directory is empty. SIGTERM lets requests under way finish \
+        (http.drain_timeout) and closes the store. Under systemd readiness, status and watchdog are reported."
+    )]
+    Serve(Serve),
+    /// Take files into the store and announce each one as a sourced binary event
+    #[command(
+        after_help = "Every regular file below the paths is hashed, identified, stored and announced. Works on the data \
+        directory when no server runs and through the server when one does. Running it again adds nothing twice. Files that \
+        cannot be read are listed at the end and make the exit code 1."
+    )]
+    Ingest(Ingest),
+    /// Identify and hash local files, without a store
+    #[command(
+        after_help = "Prints three columns: file format, extension, path. With --json everything that is known: \
+        digests, mime type and magic too."
+    )]
+    Filetype(Filetype),
+    /// Write a stored blob to a file
+    Get(Get),
+    /// Look at topics
+    Topics(Topics),
+    /// Look at the read positions of consumers
+    Groups(Groups),
+    /// Look at events
+    Events(Events),
+    /// Print or check the configuration
+    Config(ConfigArgs),
+    /// Bring the store to the format that this version opens
+    #[command(
+        after_help = "`serve` opens exactly one format and refuses any other by name. Run this after an upgrade, with the \
+        server stopped; it does nothing when there is nothing to do."
+    )]
+    Migrate(Migrate),
+    /// Measure what this machine can do
+    Bench(Bench),
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address of the HTTP API; overrides http.listen [default: 127.0.0.1:8111]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Address for the Kafka listener, which this version does not have yet; overrides kafka.listen
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_kafka")]
+    pub kafka: Option<String>,
+    /// Want no Kafka listener; the same as kafka.listen = "off"
+    #[arg(long)]
+    pub no_kafka: bool,
+}
+
+/// `ingest`
+#[derive(Debug, Args)]
+pub struct Ingest {
+    /// Files and directories; `-` reads a list of paths, separated by NUL, from standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Source that the files belong to, as in source.name of their events
+    #[arg(long, value_name = "NAME")]
+    pub source: String,
+    /// Reference of the source, as in source.references; may be given several times
+    #[arg(long = "ref", value_name = "K=V", value_parser = key_value)]
+    pub references: Vec<(String, String)>,
+    /// Security label of the source, as in source.security
+    #[arg(long, value_name = "LABEL")]
+    pub security: Option<String>,
+    /// When the files came to the source, in RFC 3339, as in source.timestamp [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub timestamp: Option<String>,
+    /// Label of the data stream that a file becomes
+    #[arg(long, value_name = "LABEL", default_value = "content")]
+    pub label: String,
+    /// Files worked on at once [default: one per processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// Continue the last interrupted run with the same paths and flags
+    #[arg(long)]
+    pub resume: bool,
+    /// Work through the server at this address, not on the data directory
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// `filetype`
+#[derive(Debug, Args)]
+pub struct Filetype {
+    /// Files to identify
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `get`
+#[derive(Debug, Args)]
+pub struct Get {
+    /// Hash of the blob, 64 hexadecimal digits
+    #[arg(value_name = "SHA256", value_parser = sha256)]
+    pub sha256: String,
+    /// File to write [default: standard output, unless that is a terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `topics`
+#[derive(Debug, Args)]
+pub struct Topics {
+    #[command(subcommand)]
+    pub command: TopicsCommand,
+}
+
+/// What to do with topics.
+#[derive(Debug, Subcommand)]
+pub enum TopicsCommand {
+    /// List all topics with their partitions and records
+    List,
+    /// Show one topic: partitions with their offsets, and configuration
+    Describe {
+        /// Full name of the topic, for example azul.test01.system.status
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+    },
+}
+
+/// `groups`
+#[derive(Debug, Args)]
+pub struct Groups {
+    #[command(subcommand)]
+    pub command: GroupsCommand,
+}
+
+/// What to do with consumer groups.
+#[derive(Debug, Subcommand)]
+pub enum GroupsCommand {
+    /// List all groups with their total lag
+    List,
+    /// Show one group: position, end and lag for each partition
+    Describe {
+        /// Name of the group
+        #[arg(value_name = "GROUP")]
+        group: String,
+    },
+}
+
+/// `events`
+#[derive(Debug, Args)]
+pub struct Events {
+    #[command(subcommand)]
+    pub command: EventsCommand,
+}
+
+/// What to do with events.
+#[derive(Debug, Subcommand)]
+pub enum EventsCommand {
+    /// Print every event that the log holds about one entity
+    Get {
+        /// Hash of the entity, 64 hexadecimal digits
+        #[arg(value_name = "SHA256", value_parser = sha256)]
+        sha256: String,
+    },
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every key with its value in effect and where it came from; secrets are hidden
+    Show,
+    /// Name every mistake with file and line, and do nothing else
+    Check,
+}
+
+/// `migrate`
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Say what would be done, and do nothing
+    #[arg(long, conflicts_with = "undo")]
+    pub dry_run: bool,
+    /// Go back to the checkpoint that the last migration took
+    #[arg(long)]
+    pub undo: bool,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What to measure. Each says the machine, medians of at least three repetitions and the spread, and stops by itself.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// The limit of the disk: plain appends with CRC and fdatasync, per size and number of writers
+    Disk {
+        /// Directory on the disk to measure [default: the data directory]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// The log beside the limit of the disk: the same sizes in the same run
+    Log {
+        /// Size of one record, for example 1Ki, 16Ki or 2MB
+        #[arg(long, value_name = "SIZE", default_value = "16Ki", value_parser = parse_size)]
+        size: u64,
+        /// Producers that append at once
+        #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        producers: u16,
+        /// Directory on the disk to measure [default: the data directory]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
+}
+
+/// A hash in lower case, as everything is stored.
+fn sha256(text: &str) -> Result<String, String> {
+    let fits = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if fits { Ok(text.to_ascii_lowercase()) } else { Err("must be 64 hexadecimal digits".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    const HASH: &str = "AF1349B9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("azulite").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_has_help() {
+        fn walk(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help");
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{name} {} has no help", arg.get_id());
+            }
+            command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn global_flags_go_before_or_after_the_command() {
+        for line in [
+            "--json --config a.toml topics list",
+            "topics list --json --config a.toml",
+            "topics --json list --config a.toml",
+        ] {
+            let cli = parse(line).unwrap();
+            assert!(cli.global.json, "{line}");
+            assert_eq!(cli.flags().config, Some(PathBuf::from("a.toml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn serve_flags_reach_the_configuration() {
+        let flags = parse("serve --http 127.0.0.1:1 --no-kafka --data-dir d --log-format json").unwrap().flags();
+        assert_eq!((flags.http.as_deref(), flags.no_kafka), (Some("127.0.0.1:1"), true));
+        assert_eq!((flags.data_dir, flags.log_format.as_deref()), (Some(PathBuf::from("d")), Some("json")));
+    }
+
+    #[test]
+    fn ingest_takes_several_references() {
+        let cli = parse("ingest a - --source s --ref k=v=w --ref e= --jobs 3 --resume").unwrap();
+        let Command::Ingest(ingest) = cli.command else { panic!("got {:?}", cli.command) };
+        assert_eq!(ingest.references, [("k".into(), "v=w".into()), ("e".into(), String::new())]);
+        assert_eq!((ingest.paths.len(), ingest.label.as_str(), ingest.jobs), (2, "content", Some(3)));
+    }
+
+    #[test]
+    fn hashes_are_checked_and_lowered() {
+        let cli = parse(&format!("get {HASH} -o f")).unwrap();
+        let Command::Get(get) = cli.command else { panic!("got {:?}", cli.command) };
+        assert_eq!(get.sha256, HASH.to_ascii_lowercase());
+        assert_eq!(parse("get abc").unwrap_err().kind(), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn sizes_on_the_command_line_are_those_of_the_file() {
+        let cli = parse("bench log --size 2Ki").unwrap();
+        assert!(
+            matches!(&cli.command, Command::Bench(Bench { command: BenchCommand::Log { size: 2048, .. } })),
+            "{cli:?}"
+        );
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        for line in ["serve --kafka 127.0.0.1:1 --no-kafka", "migrate --dry-run --undo"] {
+            assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{line}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_end_with_two() {
+        for line in
+            ["", "nonsense", "serve --nonsense", "ingest a", "--log-level loud serve", "ingest a --source s --ref =v"]
+        {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse("--help").unwrap_err().exit_code(), 0);
+    }
+}

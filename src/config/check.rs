@@ -1,0 +1,266 @@
+//! Ranges of single values, and settings that contradict each other.
+//!
+//! Runs on the merged configuration, so that only what will be used is judged.
+
+use super::layer::{KeyPath, Origin};
+use super::problem::Problem;
+use super::topics::{TopicSettings, name_problem, topic_config_problem};
+use super::units::{format_duration, format_size};
+use super::{Config, Origins};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const KI: u64 = 1 << 10;
+const MI: u64 = 1 << 20;
+const GI: u64 = 1 << 30;
+const TI: u64 = 1 << 40;
+const SECOND: u64 = 1_000;
+const DAY: u64 = 86_400_000;
+
+/// Longest source name (`design.md` point 16), and room enough for it in Kafka's 249 characters.
+const SOURCE_NAME_MAX: usize = 120;
+const TOPIC_PREFIX_MAX: usize = 64;
+const TOPIC_NAME_MAX: usize = 170;
+const PARTITIONS_MAX: u64 = 1_000;
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Count,
+    Size,
+    Duration,
+}
+
+/// What one number may be.
+struct Range {
+    key: &'static str,
+    unit: Unit,
+    least: u64,
+    most: u64,
+    of: fn(&Config) -> u64,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, most, .. } = *self;
+        match self.unit {
+            Unit::Count => write!(f, "a whole number from {least} to {most}"),
+            Unit::Size => {
+                let (least, most) = (format_size(least), format_size(most));
+                write!(f, "a size from {least} to {most}, written like 4096, 64Ki or 2MB")
+            }
+            Unit::Duration => {
+                let [least, most] = [least, most].map(|ms| format_duration(Duration::from_millis(ms)));
+                write!(f, "a duration from {least} to {most}, written like 250ms, 5s, 30m, 12h or 7d")
+            }
+        }
+    }
+}
+
+const fn count(key: &'static str, least: u64, most: u64, of: fn(&Config) -> u64) -> Range {
+    Range { key, unit: Unit::Count, least, most, of }
+}
+
+const fn size(key: &'static str, least: u64, most: u64, of: fn(&Config) -> u64) -> Range {
+    Range { key, unit: Unit::Size, least, most, of }
+}
+
+const fn duration(key: &'static str, least: u64, most: u64, of: fn(&Config) -> u64) -> Range {
+    Range { key, unit: Unit::Duration, least, most, of }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const RANGES: [Range; 21] = [
+    count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
+    size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
+    duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
+    duration("http.idle_timeout", SECOND, DAY, |c| ms(c.http.idle_timeout)),
+    duration("http.write_timeout", SECOND, DAY, |c| ms(c.http.write_timeout)),
+    duration("http.drain_timeout", 0, 600 * SECOND, |c| ms(c.http.drain_timeout)),
+    size("http.max_event_body", KI, 4 * GI, |c| c.http.max_event_body),
+    size("storage.segment_bytes", MI, GI, |c| c.storage.segment_bytes),
+    size("storage.commit_bytes", 64 * KI, 512 * MI, |c| c.storage.commit_bytes),
+    count("storage.queue_requests", 1, 1_000_000, |c| c.storage.queue_requests.into()),
+    size("storage.queue_bytes", 64 * KI, 64 * GI, |c| c.storage.queue_bytes),
+    size("storage.cache_bytes", 0, TI, |c| c.storage.cache_bytes),
+    count("events.partition_count", 1, PARTITIONS_MAX, |c| c.events.partition_count.into()),
+    count("events.api_event_fetch_limit", 1, 1_000_000, |c| c.events.api_event_fetch_limit.into()),
+    duration("events.api_default_event_wait", 0, 3_600 * SECOND, |c| ms(c.events.api_default_event_wait)),
+    size("events.message_max_bytes", 1, 256 * MI, |c| c.events.message_max_bytes),
+    count("events.consumer_group_retention_days", 1, 36_500, |c| c.events.consumer_group_retention_days.into()),
+    size("streams.max_upload_bytes", 0, 1_024 * TI, |c| c.streams.max_upload_bytes),
+    count("streams.max_uploads", 1, 65_535, |c| c.streams.max_uploads.into()),
+    size("streams.max_staging_bytes", 0, 1_024 * TI, |c| c.streams.max_staging_bytes),
+    count("identify.jobs", 0, 1_024, |c| c.identify.jobs.into()),
+];
+
+/// What the number `key` may be, for a message.
+pub(super) fn range_of(key: &str) -> Option<String> {
+    RANGES.iter().find(|range| range.key == key).map(Range::to_string)
+}
+
+/// Gathers what is wrong with the values of `config`. Keys in `refused` have no value of their own any more, so
+/// nothing is said about how they fit to others.
+pub(super) fn check(config: &Config, origins: &Origins, refused: &BTreeSet<KeyPath>) -> Vec<Problem> {
+    let mut report = Report { origins, refused, problems: Vec::new() };
+    for range in &RANGES {
+        let value = (range.of)(config);
+        if !(range.least..=range.most).contains(&value) {
+            report.value(&KeyPath::of(range.key), &shown(range.unit, value), &format!("allowed is {range}"));
+        }
+    }
+    check_names(config, &mut report);
+    check_listeners(config, &mut report);
+    check_sizes(config, &mut report);
+    report.problems
+}
+
+fn shown(unit: Unit, value: u64) -> String {
+    match unit {
+        Unit::Count => value.to_string(),
+        Unit::Size => format!("{:?}", format_size(value)),
+        Unit::Duration => format!("{:?}", format_duration(Duration::from_millis(value))),
+    }
+}
+
+struct Report<'a> {
+    origins: &'a Origins,
+    refused: &'a BTreeSet<KeyPath>,
+    problems: Vec<Problem>,
+}
+
+impl Report<'_> {
+    fn value(&mut self, key: &KeyPath, value: &str, message: &str) {
+        let origin = self.origins.of(key).clone();
+        let (key, value, message) = (key.to_string(), value.to_owned(), message.to_owned());
+        self.problems.push(Problem { origin, key, value, message });
+    }
+
+    /// Two settings that contradict each other; the place is that of the one somebody gave.
+    fn pair(&mut self, first: (&str, String), second: (&str, String), message: &str) {
+        let keys = [KeyPath::of(first.0), KeyPath::of(second.0)];
+        if keys.iter().any(|key| self.refused.contains(key)) {
+            return;
+        }
+        let [one, other] = keys.each_ref().map(|key| self.origins.of(key));
+        let (blamed, value, (fixed, fixed_value), at) =
+            if *one == Origin::Default { (&keys[1], second.1, first, one) } else { (&keys[0], first.1, second, other) };
+        self.value(blamed, &value, &format!("contradicts {fixed} = {fixed_value} ({at}): {message}"));
+    }
+}
+
+fn check_names(config: &Config, report: &mut Report<'_>) {
+    let prefix = &config.events.topic_prefix;
+    if let Some(allowed) = name_problem(prefix, TOPIC_PREFIX_MAX) {
+        report.value(&KeyPath::of("events.topic_prefix"), &format!("{prefix:?}"), &format!("allowed is {allowed}"));
+    }
+    if config.storage.data_dir.as_os_str().is_empty() {
+        report.value(&KeyPath::of("storage.data_dir"), "\"\"", "allowed is the path of a directory");
+    }
+    for (name, source) in &config.sources {
+        let path = vec!["sources".to_owned(), name.clone()];
+        check_name(path.clone(), name, SOURCE_NAME_MAX, report);
+        check_topic([path, vec!["kafka".to_owned()]].concat(), &source.kafka, report);
+    }
+    for (name, topic) in &config.topics {
+        let path = vec!["topics".to_owned(), name.clone()];
+        check_name(path.clone(), name, TOPIC_NAME_MAX, report);
+        check_topic(path, topic, report);
+    }
+}
+
+fn check_name(path: Vec<String>, name: &str, max_length: usize, report: &mut Report<'_>) {
+    if let Some(allowed) = name_problem(name, max_length) {
+        let key = KeyPath::new(path);
+        report.value(&key, "{ .. }", &format!("a name may be {allowed}"));
+    }
+}
+
+fn check_topic(path: Vec<String>, topic: &TopicSettings, report: &mut Report<'_>) {
+    if u64::from(topic.numpartitions) > PARTITIONS_MAX {
+        let key = KeyPath::new([path.clone(), vec!["numpartitions".to_owned()]].concat());
+        let allowed = format!("allowed is a whole number from 0 to {PARTITIONS_MAX}; 0 is events.partition_count");
+        report.value(&key, &topic.numpartitions.to_string(), &allowed);
+    }
+    for (name, value) in &topic.config {
+        if let Some(allowed) = topic_config_problem(name, value) {
+            let key = KeyPath::new([path.clone(), vec!["config".to_owned(), name.clone()]].concat());
+            report.value(&key, &format!("{value:?}"), &format!("allowed is {allowed}"));
+        }
+    }
+}
+
+fn check_listeners(config: &Config, report: &mut Report<'_>) {
+    let http = config.http.listen;
+    if !http.ip().is_loopback() && !config.http.allow_insecure {
+        let message = "this version has no authentication and no TLS, so that it listens beyond loopback only when \
+                       http.allow_insecure = true says that this is meant";
+        let (listen, allow) = (format!("{:?}", http.to_string()), "false".to_owned());
+        report.pair(("http.listen", listen), ("http.allow_insecure", allow), message);
+    }
+    if let Some(kafka) = config.kafka.listen.address()
+        && overlap(http, kafka)
+    {
+        let [http, kafka] = [http, kafka].map(|address| format!("{:?}", address.to_string()));
+        report.pair(("http.listen", http), ("kafka.listen", kafka), "two listeners cannot share an address");
+    }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
+}
+
+fn check_sizes(config: &Config, report: &mut Report<'_>) {
+    let (storage, events, streams) = (&config.storage, &config.events, &config.streams);
+    let mut at_most = |small: (&str, u64), large: (&str, u64), message: &str| {
+        if small.1 > large.1 {
+            let [small_value, large_value] = [small.1, large.1].map(|bytes| shown(Unit::Size, bytes));
+            report.pair((small.0, small_value), (large.0, large_value), message);
+        }
+    };
+    let commit = ("storage.commit_bytes", storage.commit_bytes);
+    let queue = ("storage.queue_bytes", storage.queue_bytes);
+    let message = ("events.message_max_bytes", events.message_max_bytes);
+    at_most(commit, ("storage.segment_bytes", storage.segment_bytes), "a commit never spans two segments");
+    at_most(commit, queue, "a commit is filled from the queue");
+    at_most(message, queue, "the largest event must fit into the queue");
+    if streams.max_upload_bytes > 0 && streams.max_staging_bytes > 0 {
+        let upload = ("streams.max_upload_bytes", streams.max_upload_bytes);
+        let staging = ("streams.max_staging_bytes", streams.max_staging_bytes);
+        at_most(upload, staging, "the largest upload must fit into staging");
+    }
+}
+
+/// What is allowed but deserves a line in the log.
+pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !config.http.listen.ip().is_loopback() {
+        warnings.push(format!(
+            "http.listen = \"{}\": whoever reaches this address can read and write everything, because this version has \
+             no authentication and no TLS",
+            config.http.listen
+        ));
+    }
+    // Port 0 is whatever is free: nobody can be waiting for a listener there.
+    if let Some(address) = config.kafka.listen.address().filter(|address| address.port() != 0)
+        && (config.kafka != super::Kafka::default() || origins.of(&KeyPath::of("kafka.listen")).is_immediate())
+    {
+        warnings
+            .push(format!("kafka.listen = \"{address}\": this version has no Kafka listener, nothing listens there"));
+    }
+    for (name, source) in &config.sources {
+        for overwritten in ["cleanup.policy", "retention.ms"] {
+            if source.kafka.config.contains_key(overwritten) {
+                warnings.push(format!(
+                    "sources.{name}.kafka.config.\"{overwritten}\" has no effect: expire_events_after decides"
+                ));
+            }
+        }
+    }
+    warnings
+}

@@ -1,0 +1,310 @@
+//! Settings from environment variables: our own `AZULITE_<SECTION>__<KEY>`, and the names that the upstream dispatcher
+//! reads (`events.md` section 8, `streams.md` section 6), so that a deployment can move over as it is.
+
+use super::layer::{KeyPath, Origin, Setting};
+use super::problem::Problem;
+use std::collections::BTreeMap;
+
+/// What the environment says.
+#[derive(Debug, Default)]
+pub(super) struct FromEnvironment {
+    /// Upstream names first, then our own, which are stronger.
+    pub(super) settings: Vec<Setting>,
+    /// Variables that ask for something this version must not pretend to do.
+    pub(super) problems: Vec<Problem>,
+    /// Variables that have no effect.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The variables of this process that [`Config::load`](super::Config::load) looks at.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+const PREFIXES: [&str; 6] = ["AZULITE_", "DP__", "DP.", "BED__", "BED.", "DISPATCHER_"];
+
+/// Sorts `variables` into settings, refusals and warnings.
+pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnvironment {
+    let sorted: BTreeMap<String, String> = variables.collect();
+    let mut found = FromEnvironment::default();
+    let mut unused = Unused::default();
+    // The dotted form is read first, so that the other one wins.
+    for separator in [".", "__"] {
+        for (name, value) in &sorted {
+            if let Some(upstream) = upstream_name(name, separator) {
+                found.upstream(name, &upstream, value, &mut unused);
+            }
+        }
+    }
+    for (name, value) in &sorted {
+        if let Some(rest) = name.strip_prefix("AZULITE_") {
+            found.own(name, rest, value);
+        } else if name.starts_with("DISPATCHER_") {
+            unused.obsolete.push(name.clone());
+        }
+    }
+    unused.report(&mut found.warnings);
+    found
+}
+
+/// Sections of the configuration; a test keeps the list complete.
+const SECTIONS: [&str; 10] =
+    ["http", "kafka", "storage", "events", "streams", "identify", "logging", "metrics", "sources", "topics"];
+
+/// `EVENTS__TOPIC_PREFIX` -> `events.topic_prefix`; the name of a source or topic is taken as it is written.
+fn own_key(rest: &str) -> KeyPath {
+    let named = ["sources", "topics"]
+        .iter()
+        .any(|table| rest.split("__").next().is_some_and(|first| first.eq_ignore_ascii_case(table)));
+    let parts = rest.split("__").enumerate();
+    KeyPath::new(
+        parts.map(|(i, part)| if named && i == 1 { part.to_owned() } else { part.to_ascii_lowercase() }).collect(),
+    )
+}
+
+/// `DP__EVENTS__Sources` or `DP.EVENTS.Sources` -> `DP__EVENTS__SOURCES`; only the prefix is case-sensitive.
+fn upstream_name(name: &str, separator: &str) -> Option<String> {
+    ["DP", "BED"].iter().find_map(|prefix| {
+        let rest = name.strip_prefix(prefix)?.strip_prefix(separator)?;
+        Some(format!("{prefix}__{}", rest.replace(separator, "__").to_ascii_uppercase()))
+    })
+}
+
+impl FromEnvironment {
+    /// Names without `__` belong to scripts around us, unless they look like a setting that lacks an underscore.
+    fn own(&mut self, name: &str, rest: &str, value: &str) {
+        let origin = Origin::Environment { name: name.to_owned() };
+        if rest.contains("__") {
+            self.settings.push(Setting::text(own_key(rest), value, origin));
+            return;
+        }
+        let section = rest.split('_').next().unwrap_or_default().to_ascii_lowercase();
+        if SECTIONS.contains(&section.as_str()) {
+            let message =
+                "a setting is written AZULITE_<SECTION>__<KEY>, with two underscores between the two".to_owned();
+            let (key, value) = (section, "(not read)".to_owned());
+            self.problems.push(Problem { origin, key, value, message });
+        }
+    }
+
+    fn upstream(&mut self, name: &str, upstream: &str, value: &str, unused: &mut Unused) {
+        let origin = Origin::Environment { name: name.to_owned() };
+        if let Some((_, key, convert)) = KEPT.iter().find(|(kept, ..)| *kept == upstream) {
+            self.settings.push(Setting::text(KeyPath::of(key), convert(value), origin));
+        } else if let Some(message) = refusal(upstream, value) {
+            let (key, value) = (upstream.to_owned(), "(not shown)".to_owned());
+            self.problems.push(Problem { origin, key, value, message });
+        } else if let Some(instead) = unread(upstream) {
+            self.warnings.push(format!("{name} is not read by this version: {instead}"));
+        } else if TUNING.iter().any(|prefix| upstream.starts_with(prefix)) {
+            unused.tuning.push(name.to_owned());
+        } else {
+            unused.unknown.push(name.to_owned());
+        }
+    }
+}
+
+/// An upstream name, our key, and how its value is written in our terms.
+type Kept = (&'static str, &'static str, fn(&str) -> String);
+
+const KEPT: [Kept; 10] = [
+    ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
+    ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
+    ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
+    ("DP__EVENTS__KAFKA__CONSUMER_GROUP_RETENTION_DAYS", "events.consumer_group_retention_days", str::to_owned),
+    ("DP__EVENTS__API_EVENT_FETCH_LIMIT", "events.api_event_fetch_limit", str::to_owned),
+    ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "events.api_default_event_wait", seconds),
+    ("DP__EVENTS__GLOBAL_PARTITION_COUNT", "events.partition_count", str::to_owned),
+    ("DP__STREAMS__API_ALLOW_DELETE", "streams.api_allow_delete", go_boolean),
+    ("BED__LOG_LEVEL", "logging.level", str::to_ascii_lowercase),
+    ("BED__LOG_PRETTY", "logging.format", pretty),
+];
+
+/// Upstream cuts the fraction of a size off: `1.5Gi` is 1 Gi.
+fn whole_size(value: &str) -> String {
+    let Some((whole, rest)) = value.split_once('.') else { return value.to_owned() };
+    format!("{whole}{}", rest.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+}
+
+fn seconds(value: &str) -> String {
+    format!("{value}s")
+}
+
+fn go_boolean(value: &str) -> String {
+    match value {
+        "1" | "t" | "T" | "TRUE" | "True" => "true".to_owned(),
+        "0" | "f" | "F" | "FALSE" | "False" => "false".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn pretty(value: &str) -> String {
+    match go_boolean(value).as_str() {
+        "true" => "text".to_owned(),
+        "false" => "json".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Why a variable stops the start: doing without what it asks for would not be noticed.
+fn refusal(upstream: &str, value: &str) -> Option<String> {
+    let remote = ["DP__STREAMS__S3__", "DP__STREAMS__AZURE__"].iter().any(|prefix| upstream.starts_with(prefix));
+    if (remote && !value.is_empty()) || (upstream == "DP__STREAMS__BACKEND" && value != "local") {
+        return Some(
+            "this version keeps blobs in storage.data_dir only, not in S3 or Azure; remove the variable".to_owned(),
+        );
+    }
+    (upstream == "DP__STREAMS__AES_ENABLED" && !matches!(value, "" | "disabled"))
+        .then(|| "this version has no AES encryption at rest; remove the variable, or set it to disabled".to_owned())
+}
+
+/// What to do instead of a variable that means something but is not read yet.
+fn unread(upstream: &str) -> Option<&'static str> {
+    match upstream {
+        "DP__EVENTS__SOURCES" => Some("write its sources as [sources.<name>] tables into appliance.toml"),
+        "DP__EVENTS__TOPICS" => Some("write its topics as [topics.\"<name>\"] tables into appliance.toml"),
+        "DP__LOG_PATH" => Some("the log goes to standard error"),
+        "DP__STREAMS__BACKEND" | "DP__STREAMS__LOCAL__PATH" => Some("blobs are kept in storage.data_dir"),
+        "DP__STREAMS__XOR_ENCODING" | "DP__STREAMS__AES_ENABLED" | "DP__STREAMS__AES_KEY" => {
+            Some("existing encoded stores cannot be adopted yet")
+        }
+        _ => None,
+    }
+}
+
+/// Upstream names that tune a broker, a cache or a library that does not exist here, or a feature that comes later.
+const TUNING: [&str; 16] = [
+    "DP__EVENTS__KAFKA__",
+    "DP__EVENTS__REDIS__",
+    "DP__EVENTS__REPROCESS__",
+    "DP__EVENTS__REPLAY_PLUGIN_CACHE__",
+    "DP__EVENTS__LOST_TASKS_",
+    "DP__EVENTS__OLD_CONSUMER_GROUP_",
+    "DP__EVENTS__DEDUPE_CACHE_BYTES",
+    "DP__EVENTS__GLOBAL_REPLICA_COUNT",
+    "DP__EVENTS__IGNORE_TOPIC_MISMATCH",
+    "DP__EVENTS__MAX_CONSUMED_EVENTS_PER_CONSUMER",
+    "DP__EVENTS__ENABLE_EXTENDED_KAFKA_METRICS",
+    "DP__STREAMS__CACHE__",
+    "DP__STREAMS__FCACHE__",
+    "DP__STREAMS__S3__",
+    "DP__STREAMS__AZURE__",
+    "BED__",
+];
+
+/// Variables without effect, told in one line per kind.
+#[derive(Default)]
+struct Unused {
+    tuning: Vec<String>,
+    unknown: Vec<String>,
+    obsolete: Vec<String>,
+}
+
+impl Unused {
+    fn report(self, warnings: &mut Vec<String>) {
+        let mut tell = |names: Vec<String>, why: &str| {
+            if !names.is_empty() {
+                warnings.push(format!("{why}: {}", names.join(", ")));
+            }
+        };
+        tell(self.tuning, "variables of the upstream service that have no effect here");
+        tell(self.unknown, "unknown variables");
+        tell(self.obsolete, "obsolete variables of the upstream service, use the DP__ names");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> FromEnvironment {
+        read(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    fn settings(found: &FromEnvironment) -> Vec<(String, String)> {
+        found.settings.iter().map(|setting| (setting.key.to_string(), setting.shown())).collect()
+    }
+
+    #[test]
+    fn the_dotted_form_comes_before_the_underscore_form() {
+        let found = from(&[("DP__EVENTS__KAFKA__TOPIC_PREFIX", "under"), ("DP.Events.Kafka.Topic_Prefix", "dotted")]);
+        let key = "events.topic_prefix".to_owned();
+        assert_eq!(settings(&found), [(key.clone(), "\"dotted\"".to_owned()), (key, "\"under\"".to_owned())]);
+    }
+
+    #[test]
+    fn upstream_values_are_put_in_our_terms() {
+        for (name, value, shown) in [
+            ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "7", "\"7s\""),
+            ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "1.5Gi", "\"1Gi\""),
+            ("DP__STREAMS__API_ALLOW_DELETE", "1", "\"true\""),
+            ("BED__LOG_LEVEL", "WARN", "\"warn\""),
+            ("BED__LOG_PRETTY", "false", "\"json\""),
+        ] {
+            let found = from(&[(name, value)]);
+            assert_eq!(found.settings.first().map(Setting::shown).as_deref(), Some(shown), "{name}");
+        }
+    }
+
+    #[test]
+    fn yaml_variables_say_that_they_are_not_read() {
+        let found = from(&[("DP__EVENTS__SOURCES", "sources: {}"), ("DP__EVENTS__TOPICS", "[]")]);
+        assert_eq!(found.settings.len(), 0);
+        assert_eq!(found.warnings.len(), 2);
+        assert!(found.warnings.iter().all(|w| w.contains("is not read by this version")), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn remote_stores_and_encryption_are_refused_without_showing_secrets() {
+        let found = from(&[
+            ("DP__STREAMS__BACKEND", "s3"),
+            ("DP__STREAMS__S3__SECRET_KEY", "hunter2"),
+            ("DP__STREAMS__AES_ENABLED", "readonly"),
+        ]);
+        assert_eq!(found.problems.len(), 3);
+        assert!(!format!("{:?}", found.problems).contains("hunter2"));
+    }
+
+    #[test]
+    fn tuning_is_one_warning_line_and_unknown_names_another() {
+        let found = from(&[
+            ("DP__EVENTS__REDIS__PASSWORD", "hunter2"),
+            ("DP__EVENTS__KAFKA__ENDPOINT", "broker:9092"),
+            ("DP__NONSENSE", "1"),
+            ("DISPATCHER_KAFKA_ENDPOINT", "x"),
+        ]);
+        assert_eq!(found.warnings.len(), 3, "{:?}", found.warnings);
+        assert!(found.warnings[0].ends_with("DP__EVENTS__KAFKA__ENDPOINT, DP__EVENTS__REDIS__PASSWORD"));
+        assert!(!found.warnings.concat().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_setting_that_lacks_an_underscore_is_refused_and_other_names_are_not_ours() {
+        let found = from(&[("AZULITE_HTTP_LISTEN", "x"), ("AZULITE_BIN", "x"), ("AZULITE_SEED", "1")]);
+        let problems: Vec<_> = found.problems.iter().map(|problem| problem.origin.to_string()).collect();
+        assert_eq!(
+            (problems.as_slice(), found.settings.len()),
+            (&["environment AZULITE_HTTP_LISTEN".to_owned()][..], 0)
+        );
+    }
+
+    #[test]
+    fn the_sections_are_those_of_the_configuration() {
+        let config = serde_json::to_value(super::super::Config::default()).unwrap();
+        let mut known: Vec<_> = SECTIONS.to_vec();
+        known.sort_unstable();
+        let mut sections: Vec<_> = config.as_object().unwrap().keys().map(String::as_str).collect();
+        sections.sort_unstable();
+        assert_eq!(sections, known);
+    }
+
+    #[test]
+    fn a_source_name_is_taken_as_written() {
+        let found = from(&[("AZULITE_SOURCES__Ab-c__EXPIRE_EVENTS_AFTER", "2 days")]);
+        assert_eq!(found.settings[0].key.to_string(), "sources.Ab-c.expire_events_after");
+        let found = from(&[("AZULITE_TOPICS__x__CONFIG__RETENTION__MS", "5")]);
+        assert_eq!(found.settings[0].key.to_string(), "topics.x.config.\"retention.ms\"");
+    }
+}

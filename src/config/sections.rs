@@ -1,0 +1,394 @@
+//! The sections of `appliance.toml`, one struct each, with their defaults.
+//!
+//! A key exists only when something acts on it. Ranges and contradictions are in [`check`](super::check); the shipped
+//! `appliance.toml` says why each default is what it is, and a test keeps the two equal.
+
+use super::units::{self, Listen};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const MI: u64 = 1 << 20;
+const GI: u64 = 1 << 30;
+
+/// `[http]`: the listener of the HTTP API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address to listen on.
+    #[serde(with = "units::address")]
+    pub listen: SocketAddr,
+    /// Listen beyond loopback although there is no authentication and no TLS.
+    pub allow_insecure: bool,
+    /// Connections open at once; the next one waits in the kernel's queue.
+    pub max_connections: u32,
+    /// Size of a request line with all headers.
+    #[serde(with = "units::size")]
+    pub max_header_bytes: u64,
+    /// Time for a client to send a complete request head.
+    #[serde(with = "units::duration")]
+    pub header_timeout: Duration,
+    /// Time that a connection may wait for its next request.
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
+    /// Time that a client may take no byte of its answer.
+    #[serde(with = "units::duration")]
+    pub write_timeout: Duration,
+    /// Time that requests under way get to finish when the process stops.
+    #[serde(with = "units::duration")]
+    pub drain_timeout: Duration,
+    /// Size of the body of one event POST.
+    #[serde(with = "units::size")]
+    pub max_event_body: u64,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8111),
+            allow_insecure: false,
+            max_connections: 1_024,
+            max_header_bytes: 64 << 10,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(8),
+            max_event_body: 256 * MI,
+        }
+    }
+}
+
+/// `[kafka]`: the address kept for the Kafka listener, which this version does not have yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// Address to listen on, or `"off"`.
+    pub listen: Listen,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self { listen: Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092)) }
+    }
+}
+
+/// `[storage]`: where data lies, and what is true when a reply says stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// The data directory; a relative path is taken from the working directory.
+    #[serde(serialize_with = "shown_path")]
+    pub data_dir: PathBuf,
+    /// What a reply promises.
+    pub durability: Durability,
+    /// Size of one file of the log.
+    #[serde(with = "units::size")]
+    pub segment_bytes: u64,
+    /// Size up to which waiting writes share one sync.
+    #[serde(with = "units::size")]
+    pub commit_bytes: u64,
+    /// Writes that may wait for the committer.
+    pub queue_requests: u32,
+    /// Bytes that may wait for the committer.
+    #[serde(with = "units::size")]
+    pub queue_bytes: u64,
+    /// Memory for the newest frames of the log.
+    #[serde(with = "units::size")]
+    pub cache_bytes: u64,
+    /// Free space that is kept back: writes are refused below it.
+    pub reserve: Reserve,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./azulite-data"),
+            durability: Durability::Sync,
+            segment_bytes: 64 * MI,
+            commit_bytes: 8 * MI,
+            queue_requests: 4_096,
+            queue_bytes: 64 * MI,
+            cache_bytes: 64 * MI,
+            reserve: Reserve { bytes: Some(GI), percent: Some(5) },
+        }
+    }
+}
+
+/// A path that is not UTF-8 (only `--data-dir` can give one) is shown as well as it goes.
+fn shown_path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// Free space to keep: a size, a share of the file system, or the smaller of both (`kafka.md` section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserve {
+    bytes: Option<u64>,
+    percent: Option<u8>,
+}
+
+impl Reserve {
+    const ALLOWED: &'static str =
+        "a size such as \"1Gi\", a share from \"0%\" to \"90%\", or both as in \"1Gi or 5%\", when the smaller counts";
+
+    /// Bytes to keep free on a file system of `total_bytes`.
+    pub fn bytes_of(self, total_bytes: u64) -> u64 {
+        let share = self.percent.map(|percent| u128::from(total_bytes) * u128::from(percent) / 100);
+        let share = share.map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+        match (self.bytes, share) {
+            (Some(bytes), Some(share)) => bytes.min(share),
+            (bytes, share) => bytes.or(share).unwrap_or_default(),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let percent = |part: &str| part.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 90);
+        if let Some((size, share)) = text.split_once(" or ") {
+            return Some(Self { bytes: Some(units::parse_size(size).ok()?), percent: Some(percent(share)?) });
+        }
+        if text.ends_with('%') {
+            return Some(Self { bytes: None, percent: Some(percent(text)?) });
+        }
+        Some(Self { bytes: Some(units::parse_size(text).ok()?), percent: None })
+    }
+}
+
+impl fmt::Display for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.bytes.map(units::format_size);
+        let percent = self.percent.map(|percent| format!("{percent}%"));
+        f.write_str(&bytes.into_iter().chain(percent).collect::<Vec<_>>().join(" or "))
+    }
+}
+
+impl Serialize for Reserve {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reserve {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = units::Written::deserialize(deserializer).map_err(|_| D::Error::custom(Self::ALLOWED))?;
+        let text = match written {
+            units::Written::Number(bytes) => bytes.to_string(),
+            units::Written::Text(text) => text,
+        };
+        Self::parse(&text).ok_or_else(|| D::Error::custom(Self::ALLOWED))
+    }
+}
+
+/// What is true when a reply says that something was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk.
+    Sync,
+    /// It will be on the disk at the latest after this time; a power cut may take what came since.
+    Interval(Duration),
+    /// The operating system has it.
+    None,
+}
+
+impl Durability {
+    const ALLOWED: &'static str = "\"sync\", \"interval:<milliseconds from 1 to 60000>\" or \"none\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "sync" => Some(Self::Sync),
+            "none" => Some(Self::None),
+            _ => {
+                let milliseconds: u64 = text.strip_prefix("interval:")?.parse().ok()?;
+                (1..=60_000).contains(&milliseconds).then(|| Self::Interval(Duration::from_millis(milliseconds)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sync => f.write_str("sync"),
+            Self::Interval(every) => write!(f, "interval:{}", every.as_millis()),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Serialize for Durability {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Durability {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer).map_err(|_| D::Error::custom(Self::ALLOWED))?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom(Self::ALLOWED))
+    }
+}
+
+/// `[events]`: names and limits of the events API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Second part of every topic name, `azul.<prefix>.`, and part of every group name.
+    pub topic_prefix: String,
+    /// Partitions of a topic that does not say otherwise.
+    pub partition_count: u32,
+    /// Most events that one GET returns, whatever it asks for.
+    pub api_event_fetch_limit: u32,
+    /// How long a GET that does not say otherwise waits for events.
+    #[serde(with = "units::duration")]
+    pub api_default_event_wait: Duration,
+    /// Size of one event as it is stored (Avro).
+    #[serde(with = "units::size")]
+    pub message_max_bytes: u64,
+    /// Days after which the read position of a plugin that no longer asks is dropped.
+    pub consumer_group_retention_days: u32,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            topic_prefix: "test01".to_owned(),
+            partition_count: 1,
+            api_event_fetch_limit: 1_000,
+            api_default_event_wait: Duration::from_secs(5),
+            message_max_bytes: 3 * MI,
+            consumer_group_retention_days: 30,
+        }
+    }
+}
+
+/// `[streams]`: upload and deletion of blobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Streams {
+    /// Whether clients may delete blobs.
+    pub api_allow_delete: bool,
+    /// Size of one upload; 0 is no limit but the disk.
+    #[serde(with = "units::size")]
+    pub max_upload_bytes: u64,
+    /// Uploads under way at once.
+    pub max_uploads: u32,
+    /// Bytes that uploads under way may hold in the staging folder; 0 is no limit but the disk.
+    #[serde(with = "units::size")]
+    pub max_staging_bytes: u64,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { api_allow_delete: false, max_upload_bytes: 0, max_uploads: 64, max_staging_bytes: 0 }
+    }
+}
+
+/// `[identify]`: file identification.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identify {
+    /// Files identified at once; 0 is one per processor.
+    pub jobs: u32,
+}
+
+/// `[logging]`: what the process says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logging {
+    /// Least level that is written.
+    pub level: LogLevel,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+/// Least level that is written to the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what a person should look at.
+    Error,
+    /// Also what was odd but went on.
+    Warn,
+    /// Also changes of state.
+    #[default]
+    Info,
+    /// Also single requests.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[metrics]`: `GET /metrics`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Whether `GET /metrics` answers.
+    pub enabled: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smaller_reserve_counts() {
+        let reserve = |text| Reserve::parse(text).unwrap();
+        assert_eq!(Storage::default().reserve, reserve("1Gi or 5%"));
+        assert_eq!(reserve("1Gi or 5%").bytes_of(10 * GI), GI / 2);
+        assert_eq!(reserve("1Gi or 5%").bytes_of(u64::MAX), GI);
+        assert_eq!(reserve("5%").bytes_of(1_000 * GI), 50 * GI);
+        assert_eq!(reserve("1000TB").bytes_of(GI), 1_000_000_000_000_000);
+        assert_eq!(reserve("0").bytes_of(GI), 0);
+    }
+
+    #[test]
+    fn a_reserve_reads_back() {
+        for text in ["1Gi or 5%", "5%", "16Mi", "0"] {
+            assert_eq!(Reserve::parse(text).map(|reserve| reserve.to_string()).as_deref(), Some(text));
+        }
+        for text in ["", "91%", "%", "5% or 1Gi", "1Gi or 2Gi", "1Gi, 5%", "-1"] {
+            assert_eq!(Reserve::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durability_reads_back() {
+        for text in ["sync", "none", "interval:1", "interval:60000"] {
+            assert_eq!(Durability::parse(text).map(|d| d.to_string()).as_deref(), Some(text));
+        }
+        for text in ["", "interval:", "interval:0", "interval:60001", "interval:5s", "Sync"] {
+            assert_eq!(Durability::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Loading as a whole: the shipped file, layers, and what the refusals say.
+
+use super::*;
+use std::path::Path;
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/appliance.toml");
+
+fn load(file: &str, env: &[(&str, &str)], flags: &Flags) -> Result<Loaded, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.toml");
+    std::fs::write(&path, file).unwrap();
+    load_path(&path, env, flags)
+}
+
+fn load_path(path: &Path, env: &[(&str, &str)], flags: &Flags) -> Result<Loaded, ConfigErrors> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load_from(flags, env, &[path.to_owned()])
+}
+
+/// Each problem as `line or source: key: message`, with the folder of the file cut off.
+fn refusals(loaded: Result<Loaded, ConfigErrors>) -> Vec<String> {
+    let errors = loaded.expect_err("should be refused");
+    let place = |origin: &Origin| match origin {
+        Origin::File { line, .. } => line.to_string(),
+        Origin::Default | Origin::Environment { .. } | Origin::Flag { .. } => origin.to_string(),
+    };
+    errors.problems.iter().map(|p| format!("{}: {} = {}: {}", place(&p.origin), p.key, p.value, p.message)).collect()
+}
+
+fn from_file(file: &str) -> Vec<String> {
+    refusals(load(file, &[], &Flags::default()))
+}
+
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    let loaded = load_path(Path::new(SHIPPED), &[], &Flags::default()).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_shipped_file_has_every_key() {
+    let shipped: BTreeSet<_> = file::read(Path::new(SHIPPED)).unwrap().into_iter().map(|setting| setting.key).collect();
+    let free = [KeyPath::of("sources"), KeyPath::of("topics")];
+    let known: BTreeSet<_> = show::leaves(&Config::default()).into_iter().map(|(key, _)| key).chain(free).collect();
+    assert_eq!(shipped, known);
+}
+
+#[test]
+fn the_examples_in_the_shipped_file_are_right() {
+    let text = std::fs::read_to_string(SHIPPED).unwrap();
+    let (_, examples) = text.split_once("[sources]\n").unwrap();
+    let uncommented: String = examples
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|l| l.contains(" = ") || l.starts_with('['))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let loaded = load(&uncommented, &[], &Flags::default()).unwrap();
+    let source = &loaded.config.sources["incidents"];
+    assert_eq!(source.expire_events_after.milliseconds(), Some(60 * 86_400_000));
+    assert_eq!(source.kafka.numpartitions, 3);
+    assert_eq!(source.kafka.config["segment.bytes"], "1073741824");
+    assert_eq!(loaded.config.topics["system.status"].config["cleanup.policy"], "delete");
+}
+
+#[test]
+fn without_a_file_the_defaults_count() {
+    let loaded =
+        Config::load_from(&Flags::default(), std::iter::empty(), &[PathBuf::from("/nonexistent/a.toml")]).unwrap();
+    assert_eq!((loaded.config, loaded.file), (Config::default(), None));
+}
+
+#[test]
+fn a_named_file_that_is_missing_is_refused() {
+    let flags = Flags { config: Some("/nonexistent/a.toml".into()), ..Flags::default() };
+    let errors = Config::load(&flags, std::iter::empty()).unwrap_err();
+    assert_eq!(errors.problems.len(), 1);
+    assert!(errors.to_string().contains("/nonexistent/a.toml:1: cannot be read"), "{errors}");
+}
+
+#[test]
+fn later_layers_win_and_say_so() {
+    let file = "[events]\ntopic_prefix = \"file\"\nmessage_max_bytes = \"1Mi\"\napi_event_fetch_limit = 7\n";
+    let env = [
+        ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "upstream"),
+        ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "9"),
+        ("AZULITE_EVENTS__TOPIC_PREFIX", "007"),
+        ("AZULITE_HTTP__LISTEN", "127.0.0.1:1"),
+        ("AZULITE_STREAMS__API_ALLOW_DELETE", "true"),
+    ];
+    let flags = Flags { http: Some("localhost:2".into()), ..Flags::default() };
+    let loaded = load(file, &env, &flags).unwrap();
+    let events = &loaded.config.events;
+    assert_eq!(events.topic_prefix, "007", "text stays text although it looks like a number");
+    assert_eq!(events.message_max_bytes, 1 << 20);
+    assert_eq!(events.api_event_fetch_limit, 7);
+    assert_eq!(events.api_default_event_wait, std::time::Duration::from_secs(9));
+    assert_eq!(loaded.config.http.listen.port(), 2);
+    assert!(loaded.config.streams.api_allow_delete);
+
+    let origin = |key: &str| loaded.origins.of(&KeyPath::of(key)).to_string();
+    assert_eq!(origin("events.topic_prefix"), "environment AZULITE_EVENTS__TOPIC_PREFIX");
+    assert_eq!(origin("events.api_default_event_wait"), "environment DP__EVENTS__API_DEFAULT_EVENT_WAIT");
+    assert!(origin("events.message_max_bytes").ends_with("a.toml:3"));
+    assert_eq!(origin("http.listen"), "flag --http");
+    assert_eq!(origin("storage.data_dir"), "default");
+}
+
+#[test]
+fn all_mistakes_come_out_together_with_their_lines() {
+    let file = "[http]\nmax_connections = 0\nlisten = 5\n\n[storage]\nsegment_bytes = \"1.5Mi\"\ndurability = \"often\"\n\n\
+                [nonsense]\na = 1\n[events]\ntopic_prefx = \"x\"\n[logging]\nlevel = \"loud\"\n";
+    let env = [("AZULITE_EVENTS__PARTITION_COUNT", "many"), ("AZULITE_IDENTIFY__JOBS", "-1")];
+    let flags = Flags { log_format: Some("xml".into()), ..Flags::default() };
+    let got = refusals(load(file, &env, &flags));
+    let expected = [
+        "3: http.listen = 5: allowed is an address and port, for example",
+        "6: storage.segment_bytes = \"1.5Mi\": allowed is a size from 1Mi to 1Gi",
+        "7: storage.durability = \"often\": allowed is \"sync\", \"interval:<milliseconds",
+        "10: nonsense.a = 1: there is no such key; here are allowed: http, kafka, storage",
+        "12: events.topic_prefx = \"x\": there is no such key; here are allowed: topic_prefix, ",
+        "14: logging.level = \"loud\": allowed is one of error, warn, info",
+        "environment AZULITE_EVENTS__PARTITION_COUNT: events.partition_count = \"many\": allowed is a whole number from 1 to 1000",
+        "environment AZULITE_IDENTIFY__JOBS: identify.jobs = \"-1\": allowed is a whole number from 0 to 1024",
+        "flag --log-format: logging.format = \"xml\": allowed is one of text, json",
+        "2: http.max_connections = 0: allowed is a whole number from 1 to 65535",
+    ];
+    assert_eq!(got.len(), expected.len(), "{got:#?}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(got.starts_with(expected), "got      {got}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_names_the_line() {
+    assert_eq!(from_file("[http]\nlisten = \n").len(), 1);
+    let got = from_file("[http]\n\nlisten == 1\n");
+    assert!(got[0].starts_with("3: "), "{got:?}");
+    assert!(got[0].contains("not TOML"), "{got:?}");
+}
+
+#[test]
+fn a_section_must_be_a_table() {
+    let got = from_file("http = 3\n");
+    assert_eq!(got, ["1: http = 3: allowed is a table, written as [section] or with dots"]);
+    assert_eq!(from_file("[nonsense]\n").len(), 1, "an empty unknown section is refused too");
+}
+
+#[test]
+fn contradictions_name_both_settings() {
+    let got = from_file("[storage]\nsegment_bytes = \"1Mi\"\n");
+    assert_eq!(
+        got,
+        ["2: storage.segment_bytes = \"1Mi\": contradicts storage.commit_bytes = \"8Mi\" (default): \
+          a commit never spans two segments"]
+    );
+    let got = from_file("[http]\nlisten = \"127.0.0.1:9092\"\n");
+    assert!(got[0].contains("two listeners cannot share an address"), "{got:?}");
+    let got =
+        from_file("[events]\nmessage_max_bytes = \"2Mi\"\n[storage]\nqueue_bytes = \"1Mi\"\ncommit_bytes = \"1Mi\"\n");
+    assert!(got[0].contains("the largest event must fit into the queue"), "{got:?}");
+    let got = from_file("[streams]\nmax_upload_bytes = \"2Mi\"\nmax_staging_bytes = \"1Mi\"\n");
+    assert!(got[0].contains("the largest upload must fit into staging"), "{got:?}");
+}
+
+#[test]
+fn a_refused_value_is_not_blamed_for_contradictions() {
+    let got = from_file("[storage]\nsegment_bytes = \"1Mi\"\ncommit_bytes = \"lots\"\n");
+    assert_eq!(got.len(), 1, "{got:?}");
+}
+
+#[test]
+fn leaving_loopback_needs_a_word() {
+    let got = refusals(load("", &[("DP__LISTEN_ADDR", ":8111")], &Flags::default()));
+    assert_eq!(got.len(), 1);
+    assert!(got[0].starts_with("environment DP__LISTEN_ADDR: http.listen = \"0.0.0.0:8111\": contradicts"), "{got:?}");
+
+    let loaded = load("[http]\nlisten = \"0.0.0.0:1\"\nallow_insecure = true\n", &[], &Flags::default()).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+}
+
+#[test]
+fn asking_for_the_kafka_listener_is_answered() {
+    let flags = Flags { kafka: Some("127.0.0.1:9092".into()), ..Flags::default() };
+    assert!(load("", &[], &flags).unwrap().warnings[0].contains("no Kafka listener"));
+    assert_eq!(load("[kafka]\nlisten = \"127.0.0.1:9093\"\n", &[], &Flags::default()).unwrap().warnings.len(), 1);
+
+    assert_eq!(load("[kafka]\nlisten = \"127.0.0.1:0\"\n", &[], &Flags::default()).unwrap().warnings.len(), 0);
+
+    let flags = Flags { no_kafka: true, ..Flags::default() };
+    let loaded = load("", &[], &flags).unwrap();
+    assert_eq!(loaded.config.kafka.listen, Listen::Off);
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn sources_and_topics_are_checked_with_their_lines() {
+    let got = from_file(
+        "[sources.incidents]\nexpire_events_after = \"2 month\"\n[sources.\"a b\"]\nkafka.numpartitions = 1\n\
+         [topics.\"system.status\".config]\nretention.ms = \"soon\"\n\"retention.mss\" = 1\n[sources.x]\nretention = 1\n",
+    );
+    let expected = [
+        "2: sources.incidents.expire_events_after = \"2 month\": allowed is \"0\" for never",
+        "9: sources.x.retention = 1: there is no such key; here are allowed: expire_events_after, kafka",
+        "4: sources.\"a b\" = { .. }: a name may be 1 to 120 characters",
+        "6: topics.\"system.status\".config.\"retention.ms\" = \"soon\": allowed is a whole number of at least -1",
+        "7: topics.\"system.status\".config.\"retention.mss\" = \"1\": allowed is a topic configuration out of",
+    ];
+    assert_eq!(got.len(), expected.len(), "{got:#?}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(got.starts_with(expected), "got      {got}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn members_for_other_parts_of_azul_are_left_alone() {
+    let file = "[sources.s]\ndescription = \"d\"\nicon_class = \"bug\"\nelastic = { a = { b = 1 } }\n\
+                references = [{ name = \"n\", required = true, description = \"x\" }]\n";
+    let loaded = load(file, &[], &Flags::default()).unwrap();
+    assert_eq!(loaded.config.sources["s"].expire_events_after.milliseconds(), None);
+}
+
+#[test]
+fn expiry_overrules_topic_settings_of_a_source_and_says_so() {
+    let file = "[sources.s.kafka.config]\n\"retention.ms\" = 5\n";
+    assert_eq!(load(file, &[], &Flags::default()).unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn a_secret_under_an_unknown_key_is_not_repeated() {
+    let errors = load("[http]\npassword = \"hunter2\"\n", &[], &Flags::default()).unwrap_err();
+    assert!(!errors.to_string().contains("hunter2"), "{errors}");
+}
+
+#[test]
+fn what_is_shown_can_be_used_as_a_file() {
+    let file = "[storage]\ndurability = \"interval:200\"\n[sources.s]\nexpire_events_after = \"2 weeks\"\n\
+                references = [{ name = \"n\", required = true }]\n[topics.\"system.status\".config]\n\"retention.ms\" = 7\n";
+    let first = load(file, &[], &Flags::default()).unwrap();
+    let text = first.to_text();
+    assert!(text.contains("storage.durability = \"interval:200\""), "{text}");
+    assert!(text.contains("a.toml:2"), "{text}");
+    assert_eq!(load(&text, &[], &Flags::default()).unwrap().config, first.config);
+
+    let json = first.to_json();
+    assert_eq!(json["settings"].as_array().map(Vec::len), Some(first.entries().len()));
+    let entry = first.entries().into_iter().find(|entry| entry.key == "http.listen").unwrap();
+    assert_eq!((entry.value, entry.origin), ("127.0.0.1:8111".into(), Origin::Default));
+}

@@ -1,0 +1,292 @@
+//! Bodies of the answers: error object, POST result, and the two-part body of a GET.
+//!
+//! Contract events.md 1.2, 1.5 and 1.7. Only bytes are made here; the HTTP edge chooses the status line and sends them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::ser::Serializer;
+
+use super::filter::FilterCounts;
+use super::pipeline::{Drops, stage};
+use super::plugin_key::{Flow, join_flows};
+
+/// Media type of an error body.
+pub const ERROR_MEDIA_TYPE: &str = "application/json; charset=utf-8";
+
+/// `models.Error`: the body of every error of the event routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorBody {
+    /// HTTP status; text on the wire.
+    #[serde(serialize_with = "as_text")]
+    pub status: u16,
+    /// Short and fixed per failure site.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Which of the texts a client may know.
+    pub error_enum: ErrorEnum,
+    /// Parts of `detail` by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub error_params: BTreeMap<&'static str, String>,
+}
+
+/// The three values a strict client accepts in `error_enum`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ErrorEnum {
+    /// Every error but the two below.
+    #[serde(rename = "ErrorStringEnumUnset")]
+    Unset,
+    /// A POST of which nothing is left.
+    #[serde(rename = "ErrorStringEnumAllEventsFiltered")]
+    AllEventsFiltered,
+    /// A POST of which nothing is left, age-off being involved.
+    #[serde(rename = "ErrorStringEnumAllEventsAgedOffImmediately")]
+    AllEventsAgedOffImmediately,
+}
+
+impl ErrorBody {
+    /// An error without a special enum value.
+    pub fn new(status: u16, title: impl Into<String>, detail: impl Into<String>) -> ErrorBody {
+        ErrorBody {
+            status,
+            title: title.into(),
+            detail: detail.into(),
+            error_enum: ErrorEnum::Unset,
+            error_params: BTreeMap::new(),
+        }
+    }
+
+    /// The 425 of a POST of which nothing is left to publish (events.md 1.7, X3, X6).
+    ///
+    /// `failures` are the events that did not pass validation.
+    pub fn nothing_left(drops: &Drops, failures: &[Failure]) -> ErrorBody {
+        let title = "All events to be published have been filtered out";
+        if drops.of(stage::AGEOFF) > 0 {
+            let detail = "all submitted events aged off immediately, is the submission time older than ageoff?";
+            let error_enum = ErrorEnum::AllEventsAgedOffImmediately;
+            return ErrorBody { error_enum, ..ErrorBody::new(425, title, detail) };
+        }
+        let filters: Vec<String> = drops.iter().map(|(stage, count)| format!("{stage}:{count}")).collect();
+        let filters = filters.join(",");
+        let errors: Vec<&str> = failures.iter().map(|failure| failure.error.as_str()).collect();
+        let errors = format!("[{}]", errors.join(" "));
+        let detail = format!(
+            "failed to produce any of the provided events as they were all filtered out by the following filters \
+             [{filters}], with {} response failures which are: {errors}",
+            failures.len()
+        );
+        let error_params = BTreeMap::from([
+            ("filters", filters),
+            ("total_failures", failures.len().to_string()),
+            ("response_failures", errors),
+        ]);
+        ErrorBody { error_enum: ErrorEnum::AllEventsFiltered, error_params, ..ErrorBody::new(425, title, detail) }
+    }
+
+    /// The 500 of a POST of which some events could not be published; the others are stored (events.md 1.7, X21).
+    pub fn publish_failed(total: usize, errors: &[String]) -> ErrorBody {
+        let mut detail = format!(
+            "successfully submitted {}/{total} events with the failed events providing the following errors: ",
+            total.saturating_sub(errors.len())
+        );
+        for error in errors {
+            detail.push_str(error);
+            detail.push_str(";\n");
+        }
+        ErrorBody::new(500, "failed ProduceAnyEvents", detail)
+    }
+
+    /// The JSON text, members in the order `status`, `title`, `detail`, `error_enum`, `error_params`.
+    pub fn to_json(&self) -> Vec<u8> {
+        json(self)
+    }
+}
+
+/// One event that did not pass validation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The element's exact JSON text; empty for Avro.
+    pub event: String,
+    /// `innerNewMsgInFlight ` and the reason.
+    pub error: String,
+}
+
+/// The answer to a POST that stored something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PostAnswer<'a> {
+    /// Events that passed validation, whatever became of them later.
+    pub total_ok: usize,
+    /// Events that did not.
+    pub failures: &'a [Failure],
+    /// JSON of the client's own events in their final form; left out when empty.
+    pub ok: &'a [Vec<u8>],
+}
+
+impl PostAnswer<'_> {
+    /// The JSON text.
+    pub fn to_json(&self) -> Vec<u8> {
+        let ok_bytes: usize = self.ok.iter().map(|event| event.len() + 1).sum();
+        let head = format!(r#"{{"total_ok":{},"total_failures":{},"failures":"#, self.total_ok, self.failures.len());
+        let mut text = Vec::with_capacity(head.len() + ok_bytes + 64);
+        text.extend_from_slice(head.as_bytes());
+        text.extend_from_slice(&json(self.failures));
+        if !self.ok.is_empty() {
+            text.extend_from_slice(br#","ok":"#);
+            push_list(&mut text, self.ok);
+        }
+        text.push(b'}');
+        text
+    }
+}
+
+/// The `info` part of a GET answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info<'a> {
+    /// Drops of this call by filter.
+    pub filters: &'a FilterCounts,
+    /// Events in the other part.
+    pub fetched: usize,
+    /// Flows of which no topic exists yet.
+    pub not_ready: &'a [Flow],
+    /// A task consumer is told to wait; then nothing is ready.
+    pub paused: bool,
+}
+
+impl Info<'_> {
+    /// The JSON text; what is empty is left out, because strict readers refuse `null`.
+    pub fn to_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Wire {
+            filtered: u64,
+            fetched: usize,
+            ready: bool,
+            paused: bool,
+            #[serde(skip_serializing_if = "String::is_empty")]
+            consumers_not_ready: String,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            filters: BTreeMap<String, u64>,
+        }
+        json(&Wire {
+            filtered: self.filters.total(),
+            fetched: self.fetched,
+            ready: !self.paused && self.not_ready.is_empty(),
+            paused: self.paused,
+            consumers_not_ready: join_flows(self.not_ready),
+            filters: self.filters.iter().map(|(key, count)| (key.to_string(), count)).collect(),
+        })
+    }
+}
+
+/// The `events` part of a GET answer in JSON, made of events that are JSON texts already.
+pub fn events_json(events: &[Vec<u8>]) -> Vec<u8> {
+    let bytes: usize = events.iter().map(|event| event.len() + 1).sum();
+    let mut text = Vec::with_capacity(bytes + 16);
+    text.extend_from_slice(br#"{"events":"#);
+    push_list(&mut text, events);
+    text.push(b'}');
+    text
+}
+
+/// The body of a GET answer: `head`, the events part as it is, `tail`; so that large events are not copied once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Multipart {
+    /// Value of the `Content-Type` header.
+    pub content_type: String,
+    /// Everything before the bytes of the events part.
+    pub head: Vec<u8>,
+    /// Everything after them.
+    pub tail: Vec<u8>,
+}
+
+impl Multipart {
+    /// Frames the two parts of a GET answer (events.md 1.5, X7).
+    ///
+    /// `random` gives the bytes of the boundary; it is asked again when a boundary occurs in the data.
+    pub fn new(info: &[u8], events: &[u8], random: impl FnMut() -> [u8; BOUNDARY_BYTES]) -> Multipart {
+        let boundary = boundary(&[info, events], random);
+        let mut head = Vec::with_capacity(info.len() + 512);
+        push_part_head(&mut head, &boundary, "info");
+        head.extend_from_slice(info);
+        head.extend_from_slice(b"\r\n");
+        push_part_head(&mut head, &boundary, "events");
+        Multipart {
+            content_type: format!("multipart/form-data; boundary={boundary}"),
+            head,
+            tail: format!("\r\n--{boundary}--\r\n").into_bytes(),
+        }
+    }
+
+    /// Length of the body around an events part of `events_len` bytes.
+    pub fn content_length(&self, events_len: usize) -> usize {
+        self.head.len() + events_len + self.tail.len()
+    }
+}
+
+/// Random bytes that one boundary is made of.
+pub const BOUNDARY_BYTES: usize = 24;
+
+/// A text of letters and digits, at most 70 characters, that does not occur in any of the parts.
+///
+/// A number is appended from the second try on, so that the search ends whatever `random` gives.
+fn boundary(parts: &[&[u8]], mut random: impl FnMut() -> [u8; BOUNDARY_BYTES]) -> String {
+    let mut tries = 0_u64;
+    loop {
+        let mut text: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
+        if tries > 0 {
+            text.push_str(&tries.to_string());
+        }
+        if !parts.iter().any(|part| occurs(text.as_bytes(), part)) {
+            return text;
+        }
+        tries += 1;
+    }
+}
+
+/// Whether `needle` occurs in `data`: Horspool's search, which looks at few of the bytes of large data.
+fn occurs(needle: &[u8], data: &[u8]) -> bool {
+    let Some((last, start)) = needle.split_last() else { return true };
+    let shift = |byte: u8| start.iter().rev().position(|b| *b == byte).map_or(needle.len(), |at| at + 1);
+    let shifts: Vec<usize> = (0..=u8::MAX).map(shift).collect();
+    let mut rest = data;
+    while let Some(&byte) = rest.get(start.len()) {
+        if byte == *last && rest.starts_with(start) {
+            return true;
+        }
+        let step = shifts.get(usize::from(byte)).copied().unwrap_or(1);
+        rest = rest.get(step..).unwrap_or_default();
+    }
+    false
+}
+
+fn push_part_head(body: &mut Vec<u8>, boundary: &str, name: &str) {
+    let head = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{name}.json\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    body.extend_from_slice(head.as_bytes());
+}
+
+fn push_list(text: &mut Vec<u8>, items: &[Vec<u8>]) {
+    text.push(b'[');
+    let mut separator: &[u8] = b"";
+    for item in items {
+        text.extend_from_slice(separator);
+        text.extend_from_slice(item);
+        separator = b",";
+    }
+    text.push(b']');
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own structs of texts and numbers always become JSON")
+}
+
+fn as_text<S: Serializer>(status: &u16, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(status)
+}
+
+#[cfg(test)]
+mod tests;

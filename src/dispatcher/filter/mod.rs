@@ -1,0 +1,105 @@
+//! Consume-side filters: which of the events taken from the log reach a client, and the counts of those that do not.
+//!
+//! Contract events.md 5.5: one filter per file, each a pure `check` that gives the reason of a drop. [`consume`] runs
+//! the stages in the contract's order; the whole batch passes one stage before the next one starts.
+
+pub mod ageoff;
+pub mod consumer_rules;
+pub mod too_deep;
+pub mod unreadable;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::model::{Event, Timestamp};
+use super::params::GetParams;
+use super::sources::Sources;
+
+/// A reason to drop an event, with the stage that found it; its text is a key of `info.filters`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilterKey {
+    /// Name of the stage, also a metric label.
+    pub stage: &'static str,
+    /// Why the event was dropped.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for FilterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.stage, self.reason)
+    }
+}
+
+/// A record whose bytes are no event of its topic's model (design.md 16).
+pub const UNDECODABLE: FilterKey = FilterKey { stage: unreadable::STAGE, reason: "undecodable" };
+
+/// How many events each filter dropped in one GET.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FilterCounts {
+    counts: BTreeMap<FilterKey, u64>,
+}
+
+impl FilterCounts {
+    /// Counts one dropped event.
+    pub fn add(&mut self, key: FilterKey) {
+        let count = self.counts.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// All drops together: `info.filtered`.
+    pub fn total(&self) -> u64 {
+        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Whether nothing was dropped.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// The drops of each key that has any.
+    pub fn iter(&self) -> impl Iterator<Item = (FilterKey, u64)> {
+        self.counts.iter().map(|(key, count)| (*key, *count))
+    }
+}
+
+/// What the filters of one GET look at beside the event.
+#[derive(Debug, Clone, Copy)]
+pub struct Consumer<'a> {
+    /// The request.
+    pub params: &'a GetParams,
+    /// Whether it came in by `active`.
+    pub task: bool,
+    /// Source expiries.
+    pub sources: &'a Sources,
+    /// The time of this pass.
+    pub now: Timestamp,
+}
+
+/// Drops from `batch` what the consumer must not get and counts it.
+///
+/// `event_of` finds the event inside an item. Nothing is allocated for events that pass.
+pub fn consume<T>(batch: &mut Vec<T>, event_of: fn(&T) -> &Event, consumer: &Consumer<'_>, counts: &mut FilterCounts) {
+    let Consumer { params, task, sources, now } = *consumer;
+    let mut stage = |stage: &'static str, check: &dyn Fn(&Event) -> Option<&'static str>| {
+        batch.retain(|item| match check(event_of(item)) {
+            None => true,
+            Some(reason) => {
+                counts.add(FilterKey { stage, reason });
+                false
+            }
+        });
+    };
+    let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
+    stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
+    stage(too_deep::STAGE, &|event| too_deep::check(depth_limit, event));
+    // FilterSecurity (5.5.3) comes here.
+    stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
+    // FilterPreviouslyDeleted (6.6), FilterDuplicates (5.5.6) and, for tasks, ReplayPluginCompletion (5.5.7) come here.
+    if !params.avro {
+        stage(unreadable::STAGE, &unreadable::check);
+    }
+    // RaiseDequeuedStatus (5.5.8) is the caller's: it opens the task of an event that passed.
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+use super::super::model::{BinaryEvent, Datastream, JsonText, PathNode};
+use super::super::params::Limits;
+use super::super::sources::SourcesConfig;
+use super::*;
+
+fn params(query: &str) -> GetParams {
+    let pairs: Vec<(String, String)> = query
+        .split('&')
+        .filter_map(|piece| piece.split_once('='))
+        .chain([("r-historic", "true")])
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    GetParams::parse("binary", &pairs, &Limits { fetch_limit: 1000, default_wait_secs: 5 }).unwrap()
+}
+
+fn sources() -> Sources {
+    let config: SourcesConfig = serde_json::from_str(r#"{"short":{"expire_events_after":"2 days"}}"#).unwrap();
+    Sources::check(&config).unwrap()
+}
+
+fn binary(key: &str, nodes: usize) -> BinaryEvent {
+    let mut event = BinaryEvent { kafka_key: key.into(), action: "sourced".into(), ..BinaryEvent::default() };
+    event.source.name = "lab".into();
+    event.source.path = vec![PathNode { action: "sourced".into(), ..PathNode::default() }; nodes];
+    event.entity.datastreams = vec![Datastream { label: "content".into(), size: 5, ..Datastream::default() }];
+    event
+}
+
+fn kept(batch: Vec<BinaryEvent>, query: &str, task: bool) -> (Vec<String>, Vec<(String, u64)>) {
+    let mut batch: Vec<(u64, Event)> =
+        (0..).zip(batch.into_iter().map(|event| Event::Binary(Box::new(event)))).collect();
+    let (params, sources) = (params(query), sources());
+    let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
+    let mut counts = FilterCounts::default();
+    consume(&mut batch, |(_, event)| event, &Consumer { params: &params, task, sources: &sources, now }, &mut counts);
+    let total: u64 = counts.iter().map(|(_, count)| count).sum();
+    assert_eq!(counts.total(), total);
+    let keys = batch.iter().map(|(_, event)| event.kafka_key().to_owned()).collect();
+    (keys, counts.iter().map(|(key, count)| (key.to_string(), count)).collect())
+}
+
+/// X13.
+#[test]
+fn tasks_get_one_path_node_less_than_passive_consumers() {
+    let batch = || [10, 11, 12].map(|nodes| binary(&nodes.to_string(), nodes)).to_vec();
+    let dropped = |count| vec![("FilterTooDeep-too_deep".to_owned(), count)];
+    assert_eq!(kept(batch(), "", false), (vec!["10".to_owned(), "11".to_owned()], dropped(1)));
+    assert_eq!(kept(batch(), "", true), (vec!["10".to_owned()], dropped(2)));
+}
+
+/// Section 5.5: an event is counted at the first stage that drops it.
+#[test]
+fn stages_run_in_the_order_of_the_contract() {
+    let mut event = binary("a", 12);
+    event.source.name = "short".into();
+    event.entity.info = JsonText::new("7");
+    let steps = [
+        "PipelineAgeoff-ageoff",
+        "FilterTooDeep-too_deep",
+        "FilterConsumerRules-reject_content_too_large",
+        "AzuliteUnreadable-info_not_object",
+    ];
+    let mut query = "r-under-content-size=4";
+    for step in steps {
+        assert_eq!(kept(vec![event.clone()], query, false), (vec![], vec![(step.to_owned(), 1)]));
+        match step {
+            "PipelineAgeoff-ageoff" => event.source.name = "lab".into(),
+            "FilterTooDeep-too_deep" => event.source.path.truncate(1),
+            _ => query = "r-under-content-size=5",
+        }
+    }
+    assert_eq!(kept(vec![event], "avro-format=true", false), (vec!["a".to_owned()], vec![]));
+}
+
+#[test]
+fn survivors_keep_their_order_and_counts_add_up() {
+    let mut batch: Vec<BinaryEvent> = (0..6).map(|at| binary(&at.to_string(), 1)).collect();
+    batch[1].source.path = vec![PathNode::default(); 12];
+    batch[2].entity.datastreams.clear();
+    batch[4].entity.datastreams.clear();
+    let counts =
+        vec![("FilterConsumerRules-reject_no_content".to_owned(), 2), ("FilterTooDeep-too_deep".to_owned(), 1)];
+    assert_eq!(kept(batch, "r-content=1", true), (["0", "3", "5"].map(str::to_owned).to_vec(), counts));
+}
+
+/// X12 and X13.
+#[test]
+fn keys_are_stage_and_reason() {
+    assert_eq!(UNDECODABLE.to_string(), "AzuliteUnreadable-undecodable");
+    let mut counts = FilterCounts::default();
+    assert!(counts.is_empty());
+    counts.add(UNDECODABLE);
+    assert!(!counts.is_empty());
+    assert_eq!(counts.total(), 1);
+}

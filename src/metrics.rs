@@ -1,0 +1,346 @@
+//! Every counter, gauge and histogram the appliance shows, under the names that existing dashboards ask for.
+//!
+//! Made once in `serve.rs` and handed to whoever counts; `http::metrics` prints it. Names and labels: events.md 9.1 and
+//! streams.md 9. Label values that come from outside are bounded: past [`MAX_SERIES`] distinct label sets of one metric
+//! new ones are counted under `other`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::Registry;
+
+/// Distinct label sets one metric may have before new ones are counted under `other`.
+pub const MAX_SERIES: usize = 1000;
+
+/// Longest label value that is shown; longer ones are cut.
+const MAX_LABEL_CHARS: usize = 80;
+
+/// Buckets A of events.md 9.1, in seconds.
+const BUCKETS_A: [f64; 8] = [1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 5.0, 10.0];
+/// Buckets B of events.md 9.1, in seconds.
+const BUCKETS_B: [f64; 18] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 2400.0];
+/// Buckets C of events.md 9.1, in seconds; the same as those of streams.md 9.
+const BUCKETS_C: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// A counter whose name is shown exactly as given: the library would add `_total`, which upstream's names lack.
+///
+/// Its type is "unknown" to the library; `http::metrics` prints that as `counter`.
+#[derive(Clone, Debug, Default)]
+pub struct PlainCounter(Arc<AtomicU64>);
+
+impl PlainCounter {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl TypedMetric for PlainCounter {
+    const TYPE: MetricType = MetricType::Unknown;
+}
+
+impl EncodeMetric for PlainCounter {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.encode_gauge(&self.get())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+/// A whole number that goes up and down.
+#[derive(Clone, Debug, Default)]
+pub struct PlainGauge(Arc<AtomicI64>);
+
+impl PlainGauge {
+    /// Replaces the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+impl TypedMetric for PlainGauge {
+    const TYPE: MetricType = MetricType::Gauge;
+}
+
+impl EncodeMetric for PlainGauge {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.encode_gauge(&self.0.load(Ordering::Relaxed))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+type LabelSet<const N: usize> = [(&'static str, String); N];
+
+/// Makes a histogram with fixed buckets.
+#[derive(Clone, Copy, Debug)]
+pub struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+/// One metric with `N` labels and a bounded number of series.
+#[derive(Clone, Debug)]
+pub struct Labelled<const N: usize, M, C = fn() -> M> {
+    names: [&'static str; N],
+    /// How many of the first labels hold values from outside, which become `other` when there are too many.
+    outside: usize,
+    series: Arc<AtomicUsize>,
+    family: Family<LabelSet<N>, M, C>,
+}
+
+impl<const N: usize, M: Clone, C: MetricConstructor<M>> Labelled<N, M, C> {
+    fn with(names: [&'static str; N], outside: usize, constructor: C) -> Self {
+        Self { names, outside, series: Arc::default(), family: Family::new_with_constructor(constructor) }
+    }
+
+    /// The series with these label values, in the order of the label names.
+    #[must_use]
+    pub fn at(&self, values: [&str; N]) -> M {
+        let mut index = 0;
+        let mut labels = self.names.map(|name| {
+            let value = values.get(index).copied().unwrap_or_default();
+            index += 1;
+            (name, value.chars().take(MAX_LABEL_CHARS).collect())
+        });
+        if let Some(known) = self.family.get(&labels) {
+            return known.clone();
+        }
+        if self.series.fetch_add(1, Ordering::Relaxed) >= MAX_SERIES {
+            labels.iter_mut().take(self.outside).for_each(|label| "other".clone_into(&mut label.1));
+        }
+        self.family.get_or_create_owned(&labels)
+    }
+}
+
+/// Counters by `N` labels.
+pub type Counters<const N: usize> = Labelled<N, PlainCounter>;
+/// Gauges by `N` labels.
+pub type Gauges<const N: usize> = Labelled<N, PlainGauge>;
+/// Histograms of seconds by `N` labels.
+pub type Histograms<const N: usize> = Labelled<N, Histogram, Buckets>;
+
+impl<const N: usize> Counters<N> {
+    /// Adds one to the series.
+    pub fn inc(&self, values: [&str; N]) {
+        self.at(values).inc();
+    }
+
+    /// Adds `n` to the series; nothing happens for 0.
+    pub fn add(&self, values: [&str; N], n: u64) {
+        if n > 0 {
+            self.at(values).add(n);
+        }
+    }
+}
+
+impl<const N: usize> Histograms<N> {
+    /// Notes how long something took.
+    pub fn observe(&self, values: [&str; N], took: Duration) {
+        self.at(values).observe(took.as_secs_f64());
+    }
+}
+
+/// Registers metrics one after another.
+struct Register(Registry);
+
+impl Register {
+    fn counter(&mut self, name: &'static str, help: &'static str) -> PlainCounter {
+        let metric = PlainCounter::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        outside: usize,
+    ) -> Counters<N> {
+        let metric = Counters::with(labels, outside, PlainCounter::default);
+        self.0.register(name, help, metric.family.clone());
+        metric
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        outside: usize,
+    ) -> Gauges<N> {
+        let metric = Gauges::with(labels, outside, PlainGauge::default);
+        self.0.register(name, help, metric.family.clone());
+        metric
+    }
+
+    fn histograms<const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        outside: usize,
+        buckets: &'static [f64],
+    ) -> Histograms<N> {
+        let metric = Histograms::with(labels, outside, Buckets(buckets));
+        self.0.register(name, help, metric.family.clone());
+        metric
+    }
+}
+
+/// Declares the struct and its registration in one list, so that a metric cannot have the one and lack the other.
+macro_rules! metrics {
+    ($( $field:ident: $type:ty = $name:literal, $help:literal, $make:ident $args:tt; )*) => {
+        /// Handles of all metrics; fields carry the exposed names without their `dispatcher_` prefix.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $( #[doc = concat!("`", $name, "`: ", $help, ".")] pub $field: $type, )*
+        }
+
+        impl Metrics {
+            /// All metrics at zero.
+            #[must_use]
+            pub fn new() -> Self {
+                let mut register = Register(Registry::default());
+                $( let $field = metrics!(@make register, $make, $name, $help, $args); )*
+                Self { registry: register.0, $($field,)* }
+            }
+        }
+    };
+    (@make $register:ident, $make:ident, $name:literal, $help:literal, ($($arg:expr),*)) => {
+        $register.$make($name, $help $(, $arg)*)
+    };
+}
+
+metrics! {
+    event_fetch_requests: Counters<2> = "dispatcher_event_fetch_requests_total", "Fetches that reached a reader",
+        counters(["plugin", "entity"], 1);
+    events_fetched: Counters<2> = "dispatcher_events_fetched_total", "Events handed out", counters(["plugin", "entity"], 1);
+    events_filtered: Counters<2> = "dispatcher_events_filtered_total", "Events dropped on reading",
+        counters(["plugin", "entity"], 1);
+    consume_duration: Histograms<1> = "dispatcher_events_consume_duration", "Seconds per stage of a fetch",
+        histograms(["stage"], 0, &BUCKETS_A);
+    consume_pipelines_duration: Histograms<1> = "dispatcher_events_consume_pipelines_duration",
+        "Seconds per filter pass on reading", histograms(["pipeline"], 0, &BUCKETS_A);
+    consume_pipelines_removed: Counters<1> = "dispatcher_events_consume_pipelines_removed",
+        "Events dropped per filter on reading", counters(["pipeline"], 0);
+    consume_pipelines_error: Counters<1> = "dispatcher_events_consume_pipelines_error",
+        "Failures per filter on reading", counters(["pipeline"], 0);
+    consume_not_ready: Gauges<2> = "dispatcher_events_consume_not_ready", "Subscriptions that cannot be read",
+        gauges(["plugin", "version"], 2);
+    events_published: Counters<2> = "dispatcher_events_published_total", "Events stored", counters(["plugin", "entity"], 1);
+    status_published: Counters<2> = "dispatcher_events_status_published", "Statuses stored, by author and status",
+        counters(["plugin", "status"], 2);
+    produce_duration: Histograms<1> = "dispatcher_events_produce_duration", "Seconds per stage of a publish",
+        histograms(["stage"], 0, &BUCKETS_A);
+    produce_pipelines_duration: Histograms<1> = "dispatcher_events_produce_pipelines_duration",
+        "Seconds per stage pass on publishing", histograms(["pipeline"], 0, &BUCKETS_A);
+    produce_pipelines_removed: Counters<1> = "dispatcher_events_produce_pipelines_removed",
+        "Events dropped per stage on publishing", counters(["pipeline"], 0);
+    produce_pipelines_added: Counters<1> = "dispatcher_events_produce_pipelines_added",
+        "Events added per stage on publishing", counters(["pipeline"], 0);
+    produce_pipelines_error: Counters<1> = "dispatcher_events_produce_pipelines_error",
+        "Failures per stage on publishing", counters(["pipeline"], 0);
+    tracking: Gauges<1> = "dispatcher_events_redis_tracking", "Open tasks", gauges(["origin"], 0);
+    tracking_control: Counters<1> = "dispatcher_events_redis_tracking_control", "Changes of open tasks",
+        counters(["origin"], 0);
+    kafka_produced_bytes: Gauges<1> = "dispatcher_kafka_produced_message_bytes_total", "Bytes appended per topic",
+        gauges(["topic"], 1);
+    kafka_produced_errors: Counters<1> = "dispatcher_kafka_produced_message_error_total",
+        "Events that could not be appended", counters(["topic"], 1);
+    kafka_rebalances: Counters<2> = "dispatcher_kafka_rebalance_count", "Rebalances", counters(["name", "group"], 2);
+    dedupe_lookups: PlainCounter = "dispatcher_dedupe_lookups_total", "Look-ups of the duplicate filter", counter();
+    dedupe_hits: PlainCounter = "dispatcher_dedupe_hits_total", "Duplicates found", counter();
+    dedupe_collisions: PlainCounter = "dispatcher_dedupe_collisions_total", "Slots of the duplicate filter overwritten",
+        counter();
+    replay_hits: Gauges<1> = "dispatcher_replay_cache_hit_count", "Results answered from earlier runs",
+        gauges(["name"], 1);
+    replay_seconds: Gauges<1> = "dispatcher_replay_cache_hit_seconds", "Seconds of plugin time saved", gauges(["name"], 1);
+    processing_time: Histograms<1> = "dispatcher_processing_time_seconds", "Run time of completed tasks",
+        histograms(["publisher"], 1, &BUCKETS_B);
+    restapi_time: Histograms<2> = "dispatcher_restapi_time_seconds", "Seconds per request",
+        histograms(["method", "path"], 0, &BUCKETS_C);
+    restapi_codes: Counters<3> = "dispatcher_restapi_response_codes", "Requests by status code",
+        counters(["method", "path", "code"], 0);
+    data_exist_requests: PlainCounter = "dispatcher_data_exist_requests_total", "Existence tests of blobs", counter();
+    data_upload_requests: PlainCounter = "dispatcher_data_upload_requests_total", "Uploads", counter();
+    data_uploaded_bytes: PlainCounter = "dispatcher_data_uploaded_bytes_total", "Bytes of stored uploads", counter();
+    data_download_requests: PlainCounter = "dispatcher_data_download_requests_total", "Downloads", counter();
+    data_downloaded_bytes: PlainCounter = "dispatcher_data_downloaded_bytes_total", "Bytes handed to downloads", counter();
+    data_delete_requests: PlainCounter = "dispatcher_data_delete_requests_total", "Deletions asked for", counter();
+    metadata_requests: PlainCounter = "dispatcher_metadata_requests_total", "Never counted, as upstream", counter();
+    data_cache_lookups: PlainCounter = "dispatcher_data_cache_lookups_total", "Look-ups of the blob cache", counter();
+    data_cache_hits: PlainCounter = "dispatcher_data_cache_hits_total", "Hits of the blob cache", counter();
+    identify_fail: Counters<2> = "dispatcher_identify_fail", "Files whose format stayed unknown",
+        counters(["mime", "magic"], 2);
+    streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
+        histograms(["method", "result"], 0, &BUCKETS_C);
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Everything that is registered, for printing.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_the_limit_outside_values_become_other_and_known_ones_go_on() {
+        let metrics = Metrics::new();
+        for plugin in 0..MAX_SERIES + 50 {
+            metrics.events_fetched.add([&plugin.to_string(), "binary"], 1);
+        }
+        metrics.events_fetched.add(["7", "binary"], 1);
+        assert_eq!(metrics.events_fetched.at(["7", "binary"]).get(), 2);
+        assert_eq!(metrics.events_fetched.at(["other", "binary"]).get(), 50);
+    }
+
+    #[test]
+    fn long_label_values_are_cut() {
+        let metrics = Metrics::new();
+        metrics.events_fetched.add([&"x".repeat(500), "binary"], 1);
+        assert_eq!(metrics.events_fetched.at([&"x".repeat(MAX_LABEL_CHARS), "binary"]).get(), 1);
+    }
+}

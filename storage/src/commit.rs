@@ -1,0 +1,354 @@
+//! The committer: the one thread that writes the log.
+//!
+//! A commit is what queued up during the last one, never a wait for more. It is written with one vectored write and one
+//! sync, then shown to readers, acknowledged, and handed to the applier. Keeps the laws ACK-SYNCED and READ-SYNCED.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::apply::CommitRows;
+use crate::clock;
+use crate::frame::{FrameHeader, FrameKind, HEADER_LEN, frame_len};
+use crate::fs::is_full;
+use crate::ids::{CommitNumber, Offset, PartitionNumber};
+use crate::index::Rows;
+use crate::keys::log::{BatchKey, BatchRow};
+use crate::keys::marker::Marker;
+use crate::keys::time::TimeKey;
+use crate::partition::{Partition, TailRow};
+use crate::queue::{Appended, Request};
+use crate::segments::{EDGE_LEN, Prepared, Sealing};
+use crate::state::FIRST_PARTITION;
+use crate::store::{AppendError, Core, Durability};
+
+/// The segment being appended to.
+struct Active {
+    prepared: Prepared,
+    position: u64,
+    frames: u32,
+    last_frame: u64,
+}
+
+/// One frame of the commit under way.
+struct Planned {
+    partition: Arc<Partition>,
+    base_offset: Offset,
+    last_offset_delta: u32,
+    max_timestamp: i64,
+    payload: Bytes,
+    position: u64,
+}
+
+impl Planned {
+    fn payload_len(&self) -> u32 {
+        u32::try_from(self.payload.len()).unwrap_or(u32::MAX)
+    }
+}
+
+pub(crate) struct Committer {
+    core: Arc<Core>,
+    active: Option<Active>,
+    commit: CommitNumber,
+    synced: CommitNumber,
+    append_ms: i64,
+    sync_due: Option<Instant>,
+}
+
+impl Committer {
+    /// A committer that goes on after commit `last`, appended at `append_ms`.
+    pub(crate) fn new(core: Arc<Core>, last: CommitNumber, append_ms: i64) -> Self {
+        Self { core, active: None, commit: last, synced: last, append_ms, sync_due: None }
+    }
+
+    /// The committer thread: returns after the queue is closed and empty, or with the error that poisons the store.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        loop {
+            let taken = self.core.queue.take(self.core.options.commit_bytes, self.sync_due);
+            if taken.closed {
+                break;
+            }
+            if !taken.requests.is_empty() {
+                self.commit(taken.requests)?;
+            }
+            if self.sync_due.is_some_and(|due| due <= Instant::now()) {
+                self.sync()?;
+            }
+        }
+        self.finish()
+    }
+
+    /// Makes everything written so far durable.
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_due = None;
+        if let Some(active) = &self.active {
+            active.prepared.file.sync_data()?;
+        }
+        self.synced = self.commit;
+        Ok(())
+    }
+
+    fn commit(&mut self, requests: Vec<Request>) -> io::Result<()> {
+        let requests = self.refuse_data_on_a_full_disk(requests);
+        let (frames, outcomes) = self.plan(requests);
+        if frames.is_empty() {
+            self.reply(outcomes);
+            return Ok(());
+        }
+        match self.write(frames) {
+            Ok(frames) => {
+                self.publish(frames, outcomes);
+                Ok(())
+            }
+            Err(WriteError::Refused(error)) => {
+                let error = AppendError::from_io(&error);
+                outcomes.into_iter().for_each(|outcome| (outcome.request.done)(Err(error.clone())));
+                Ok(())
+            }
+            Err(WriteError::Fatal(error)) => {
+                let reason = AppendError::Poisoned { reason: error.to_string() };
+                outcomes.into_iter().for_each(|outcome| (outcome.request.done)(Err(reason.clone())));
+                Err(error)
+            }
+        }
+    }
+
+    fn refuse_data_on_a_full_disk(&self, requests: Vec<Request>) -> Vec<Request> {
+        if !self.core.keeper.disk_full() {
+            return requests;
+        }
+        let (state, data): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_state);
+        data.into_iter().for_each(|request| (request.done)(Err(AppendError::DiskFull)));
+        state
+    }
+
+    /// Gives offsets and places. The ends of the partitions move only when the commit is durable.
+    fn plan(&mut self, requests: Vec<Request>) -> (Vec<Planned>, Vec<Outcome>) {
+        self.append_ms = self.append_ms.max(clock::now_ms());
+        let mut ends: HashMap<PartitionNumber, Offset> = HashMap::new();
+        let (mut frames, mut outcomes) = (Vec::new(), Vec::with_capacity(requests.len()));
+        for mut request in requests {
+            let mut appended = Vec::with_capacity(request.appends.len());
+            for append in std::mem::take(&mut request.appends) {
+                let header = *append.batch.header();
+                let partition = append.partition;
+                let end = ends.entry(partition.number()).or_insert_with(|| partition.offsets().high_watermark);
+                let base_offset = *end;
+                *end += i64::from(header.last_offset_delta) + 1;
+                appended.push(Appended { base_offset, append_time_ms: self.append_ms });
+                frames.push(Planned {
+                    partition,
+                    base_offset,
+                    last_offset_delta: u32::try_from(header.last_offset_delta).unwrap_or(0),
+                    max_timestamp: header.max_timestamp,
+                    payload: append.batch.place(base_offset, 0),
+                    position: 0,
+                });
+            }
+            outcomes.push(Outcome { request, appended });
+        }
+        (frames, outcomes)
+    }
+
+    /// Writes the frames and makes them durable as the mode says.
+    fn write(&mut self, mut frames: Vec<Planned>) -> Result<Vec<Planned>, WriteError> {
+        let state_only = frames.iter().all(|f| f.partition.number() < FIRST_PARTITION);
+        let total: u64 = frames.iter().map(|f| frame_len(f.payload_len())).sum();
+        self.make_room(total, state_only)?;
+        let Some(active) = &mut self.active else { return Err(WriteError::Fatal(io::Error::other("no segment"))) };
+        let mut position = active.position;
+        for frame in &mut frames {
+            frame.position = position;
+            position += frame_len(frame.payload_len());
+        }
+        let headers = headers(&frames, active, self.commit + 1, self.synced, self.append_ms);
+        let mut slices = slices(&headers, &frames);
+        if let Err(error) = active.prepared.file.write_all_at(&mut slices, active.position) {
+            return Err(self.undo(error));
+        }
+        active.last_frame = frames.last().map_or(active.last_frame, |f| f.position);
+        active.frames += u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        active.position = position;
+        self.commit += 1;
+        match self.core.options.durability {
+            Durability::Sync => self.sync().map_err(WriteError::Fatal)?,
+            Durability::Interval(interval) => {
+                self.sync_due.get_or_insert_with(|| Instant::now() + interval);
+            }
+            Durability::None => {}
+        }
+        Ok(frames)
+    }
+
+    /// A write failed before the sync. When the disk is full the segment is cut back and sealed, and the commit number
+    /// is used again; anything else ends the store.
+    fn undo(&mut self, error: io::Error) -> WriteError {
+        if !is_full(&error) {
+            return WriteError::Fatal(error);
+        }
+        self.core.keeper.check_room();
+        let Some(active) = self.active.take() else { return WriteError::Fatal(error) };
+        match self.core.segments.seal(&sealing(&active, self.commit)) {
+            Ok(()) => {
+                self.synced = self.commit;
+                WriteError::Refused(error)
+            }
+            Err(error) => WriteError::Fatal(error),
+        }
+    }
+
+    /// Rolls to a fresh segment when `total` bytes do not fit. A commit never spans two segments.
+    fn make_room(&mut self, total: u64, state_only: bool) -> Result<(), WriteError> {
+        let fits = |a: &Active| a.position + total + EDGE_LEN <= a.prepared.len;
+        if self.active.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        let len = total + 2 * EDGE_LEN;
+        let prepared = self.core.keeper.take(len, state_only).map_err(|error| match is_full(&error) {
+            true => WriteError::Refused(error),
+            false => WriteError::Fatal(error),
+        })?;
+        if !matches!(self.core.options.durability, Durability::Sync) {
+            self.sync().map_err(WriteError::Fatal)?;
+        }
+        let fresh = Active { prepared, position: EDGE_LEN, frames: 0, last_frame: 0 };
+        if let Some(full) = self.active.replace(fresh) {
+            self.core.keeper.seal_later(sealing(&full, self.commit));
+        }
+        Ok(())
+    }
+
+    /// Shows a durable commit: overlay and tails first, then the high watermarks, then replies, then the applier.
+    fn publish(&mut self, frames: Vec<Planned>, outcomes: Vec<Outcome>) {
+        let core = &self.core;
+        let Some(active) = &self.active else { return };
+        let mut rows = Rows::default();
+        for outcome in &outcomes {
+            let changes = outcome.request.changes.iter();
+            rows.state.extend(changes.map(|(keyspace, c)| (*keyspace, c.key.clone(), c.value.clone())));
+        }
+        core.pending.show(self.commit, &rows.state);
+        let mut touched: HashMap<PartitionNumber, (Arc<Partition>, Vec<TailRow>)> = HashMap::new();
+        for frame in &frames {
+            let number = frame.partition.number();
+            let row = BatchRow::new(
+                active.prepared.number,
+                frame.position,
+                frame.payload_len(),
+                frame.last_offset_delta,
+                frame.max_timestamp,
+            );
+            if frame.partition.raise_max_timestamp(frame.max_timestamp) {
+                let key = TimeKey { partition: number, timestamp: frame.max_timestamp };
+                rows.times.push((key, frame.base_offset));
+            }
+            rows.batches.push((BatchKey { partition: number, base_offset: frame.base_offset }, row));
+            let tail = TailRow { base_offset: frame.base_offset, row, commit: self.commit };
+            touched.entry(number).or_insert_with(|| (frame.partition.clone(), Vec::new())).1.push(tail);
+        }
+        core.cache.put(frames.into_iter().map(|f| ((f.partition.number(), f.base_offset), f.payload)));
+        let marker = Marker::new(self.commit, self.synced, active.prepared.number, active.position, active.last_frame);
+        let numbers: Vec<_> = touched.keys().copied().collect();
+        let mut partitions = Vec::with_capacity(touched.len());
+        for (partition, rows) in touched.into_values() {
+            partition.publish(rows.into_iter());
+            partitions.push(partition);
+        }
+        core.synced.store(self.synced, Ordering::Release);
+        self.reply(outcomes);
+        self.core.notify(&numbers);
+        if !self.core.pending.push(CommitRows { rows, marker, partitions }) {
+            tracing::error!("the index has stopped; the log goes on until the process is restarted");
+        }
+    }
+
+    fn reply(&self, outcomes: Vec<Outcome>) {
+        let state_end = self.core.state_partition.offsets().high_watermark;
+        for Outcome { request, appended } in outcomes {
+            if request.catalogue {
+                self.core.catalogue.push(state_end, request.changes, appended, request.done);
+            } else {
+                (request.done)(Ok(appended));
+            }
+        }
+    }
+
+    /// Closing: everything durable, the segment sealed.
+    fn finish(&mut self) -> io::Result<()> {
+        self.sync()?;
+        self.core.synced.store(self.synced, Ordering::Release);
+        match self.active.take() {
+            Some(active) => self.core.segments.seal(&sealing(&active, self.commit)),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Outcome {
+    request: Request,
+    appended: Vec<Appended>,
+}
+
+enum WriteError {
+    /// Only this commit fails.
+    Refused(io::Error),
+    /// Nothing more can be trusted.
+    Fatal(io::Error),
+}
+
+fn is_state(request: &Request) -> bool {
+    request.appends.iter().all(|a| a.partition.number() < FIRST_PARTITION)
+}
+
+fn sealing(active: &Active, commit: CommitNumber) -> Sealing {
+    let Active { prepared, position, frames, .. } = active;
+    let (number, salt, file) = (prepared.number, prepared.salt, prepared.file.clone());
+    Sealing { number, salt, file, end: *position, frames: *frames, commit }
+}
+
+fn headers(
+    frames: &[Planned],
+    active: &Active,
+    commit: CommitNumber,
+    synced: CommitNumber,
+    append_time_ms: i64,
+) -> Vec<[u8; HEADER_LEN]> {
+    let header = |(ordinal, frame): (usize, &Planned)| {
+        let header = FrameHeader {
+            kind: FrameKind::Batch,
+            last_of_commit: ordinal + 1 == frames.len(),
+            payload_len: frame.payload_len(),
+            payload_crc: crc32c::crc32c(&frame.payload),
+            segment: active.prepared.number,
+            partition: frame.partition.number(),
+            commit,
+            synced,
+            base_offset: frame.base_offset,
+            append_time_ms,
+            last_offset_delta: frame.last_offset_delta,
+            ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
+            salt: active.prepared.salt,
+        };
+        header.encode()
+    };
+    frames.iter().enumerate().map(header).collect()
+}
+
+const PADDING: [u8; 8] = [0; 8];
+
+fn slices<'a>(headers: &'a [[u8; HEADER_LEN]], frames: &'a [Planned]) -> Vec<IoSlice<'a>> {
+    let mut slices = Vec::with_capacity(frames.len() * 3);
+    for (header, frame) in headers.iter().zip(frames) {
+        slices.push(IoSlice::new(header));
+        slices.push(IoSlice::new(&frame.payload));
+        let padding = (8 - frame.payload.len() % 8) % 8;
+        if padding > 0 {
+            slices.push(IoSlice::new(PADDING.get(..padding).unwrap_or_default()));
+        }
+    }
+    slices
+}

@@ -1,0 +1,122 @@
+//! Group offsets: committed as records of `__consumer_offsets`, looked up in the index.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::ids::TopicPartition;
+use crate::index::{IndexError, StateKeyspace};
+use crate::offsets::{
+    CommittedOffset, MAX_STRING, OFFSET_KEYS, decode_key, decode_offset, encode_key, encode_offset, group_prefix,
+};
+use crate::queue::Done;
+use crate::state::Change;
+use crate::store::{AppendError, Store, wait};
+
+/// New positions of one group: `None` removes one.
+pub type OffsetChanges = Vec<(TopicPartition, Option<CommittedOffset>)>;
+
+/// Why group offsets could not be committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitOffsetsError {
+    /// A name or text is longer than a record can hold.
+    #[error("group {group:.80}: the {what} has {len} bytes, at most {MAX_STRING} are allowed")]
+    TooLong {
+        /// The group.
+        group: String,
+        /// Which text.
+        what: &'static str,
+        /// Its length.
+        len: usize,
+    },
+    /// The change could not be committed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Store {
+    /// Commits a group's positions, and values of the caller's own with them, all or nothing.
+    ///
+    /// # Durability
+    /// `done` gets `Ok` only once they are durable.
+    /// # Errors
+    /// [`CommitOffsetsError::TooLong`] at once, with nothing queued; the rest through `done`.
+    pub fn commit_offsets(
+        &self,
+        group: &str,
+        offsets: &OffsetChanges,
+        values: Vec<(Vec<u8>, Option<Bytes>)>,
+        done: Done,
+    ) -> Result<(), CommitOffsetsError> {
+        let too_long = |what, text: &str| match text.len() {
+            len if len > MAX_STRING => Err(CommitOffsetsError::TooLong { group: group.to_owned(), what, len }),
+            _ => Ok(()),
+        };
+        too_long("group name", group)?;
+        let mut changes = Vec::with_capacity(offsets.len() + values.len());
+        for (place, committed) in offsets {
+            too_long("topic name", &place.topic)?;
+            too_long("metadata", committed.as_ref().map_or("", |c| &c.metadata))?;
+            let (key, value) = (encode_key(group, place), committed.as_ref().map(encode_offset));
+            changes.push((StateKeyspace::Groups, Change { key, value }));
+        }
+        for (name, value) in values {
+            changes.push((StateKeyspace::State, Change::kv(&name, value)));
+        }
+        self.core.change(changes, false, done);
+        Ok(())
+    }
+
+    /// [`Store::commit_offsets`], waited for.
+    ///
+    /// # Errors
+    /// See [`CommitOffsetsError`].
+    pub fn commit_offsets_wait(
+        &self,
+        group: &str,
+        offsets: &OffsetChanges,
+        values: Vec<(Vec<u8>, Option<Bytes>)>,
+    ) -> Result<(), CommitOffsetsError> {
+        let mut refused = Ok(());
+        let outcome = wait(|done| refused = self.commit_offsets(group, offsets, values, done));
+        refused?;
+        outcome?;
+        Ok(())
+    }
+
+    /// A group's position in one partition.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn committed(&self, group: &str, place: &TopicPartition) -> Result<Option<CommittedOffset>, IndexError> {
+        let key = encode_key(group, place);
+        let Some(bytes) = self.core.state(StateKeyspace::Groups, &key)? else { return Ok(None) };
+        decode_offset(&bytes).map(Some).ok_or_else(|| damaged(&key))
+    }
+
+    /// All positions of a group.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn group_offsets(&self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, IndexError> {
+        let rows = self.core.state_prefix(StateKeyspace::Groups, &group_prefix(group))?;
+        let row = |(key, bytes): (Bytes, Bytes)| {
+            let place = decode_key(&key).map(|(_, place)| place);
+            place.zip(decode_offset(&bytes)).ok_or_else(|| damaged(&key))
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    /// Names of all groups that have a position.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn groups(&self) -> Result<BTreeSet<String>, IndexError> {
+        let rows = self.core.state_prefix(StateKeyspace::Groups, &OFFSET_KEYS)?;
+        rows.keys().map(|key| decode_key(key).map(|(group, _)| group).ok_or_else(|| damaged(key))).collect()
+    }
+}
+
+fn damaged(key: &[u8]) -> IndexError {
+    IndexError::Row { keyspace: "groups", key: key.iter().map(|b| format!("{b:02x}")).collect() }
+}

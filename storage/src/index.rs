@@ -1,0 +1,272 @@
+//! The index: the only file that names `fjall`. Everything in it can be rebuilt from the segments.
+//!
+//! Called by the applier thread (writes) and by readers. Writes use persist mode Buffer: after a kill the index is
+//! where its marker says, after a power cut it may be older or gone, and recovery brings it forward from the log.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use crate::ids::{Offset, PartitionNumber};
+use crate::keys::log::{BatchKey, BatchRow};
+use crate::keys::marker::{MARKER_KEY, Marker};
+use crate::keys::time::{TimeKey, decode_offset};
+use crate::keys::{decode_value, encode_value};
+
+/// Why the index could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The engine failed; what it holds can be rebuilt from the log.
+    #[error("index engine: {0}")]
+    Engine(#[from] fjall::Error),
+    /// A row does not read as this version writes it.
+    #[error("index row {key} of keyspace {keyspace} is damaged")]
+    Row {
+        /// Keyspace of the row.
+        keyspace: &'static str,
+        /// The key in hex.
+        key: String,
+    },
+}
+
+impl IndexError {
+    /// True when somebody else has the index open.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(self, Self::Engine(fjall::Error::Locked))
+    }
+}
+
+/// Which projection of an internal topic a row belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateKeyspace {
+    /// Newest value of each key of `__azulite_state`.
+    State,
+    /// Newest value of each key of `__consumer_offsets`.
+    Groups,
+}
+
+/// What one run of commits does to the index.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Rows of keyspace `log`.
+    pub batches: Vec<(BatchKey, BatchRow)>,
+    /// Rows of keyspace `time`.
+    pub times: Vec<(TimeKey, Offset)>,
+    /// New values (`None`: removed) of state rows.
+    pub state: Vec<(StateKeyspace, Bytes, Option<Bytes>)>,
+}
+
+impl Rows {
+    /// Number of rows.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.batches.len() + self.times.len() + self.state.len()
+    }
+}
+
+/// Keyspace, key and value of one row.
+pub type IndexRow = (String, Vec<u8>, Vec<u8>);
+
+/// The open index.
+#[derive(Clone)]
+pub struct Index {
+    db: Database,
+    log: Keyspace,
+    time: Keyspace,
+    state: Keyspace,
+    groups: Keyspace,
+    meta: Keyspace,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Index")
+    }
+}
+
+const MEMTABLE_BYTES: u64 = 8 << 20;
+const JOURNAL_BYTES: u64 = 128 << 20;
+const BLOCK_CACHE_BYTES: u64 = 8 << 20;
+
+impl Index {
+    /// Opens the index at `path`, making it when there is none.
+    ///
+    /// # Errors
+    /// [`IndexError::Engine`]: the caller deletes the folder and rebuilds.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let db = Database::builder(path)
+            .cache_size(BLOCK_CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .open()?;
+        let keyspace = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
+        let (log, time, state) = (keyspace("log")?, keyspace("time")?, keyspace("state")?);
+        let (groups, meta) = (keyspace("groups")?, keyspace("meta")?);
+        Ok(Self { db, log, time, state, groups, meta })
+    }
+
+    /// Up to where the index has been brought; `None` for a new one.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn marker(&self) -> Result<Option<Marker>, IndexError> {
+        let row = self.meta.get(MARKER_KEY)?;
+        row.map(|bytes| decode_value(&bytes).ok_or_else(|| damaged("meta", MARKER_KEY))).transpose()
+    }
+
+    /// Puts the rows in and moves the marker, all or nothing.
+    ///
+    /// # Durability
+    /// Survives a kill of the process; a power cut may undo it whole.
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn apply(&self, rows: Rows, marker: Marker) -> Result<(), IndexError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        for (key, row) in rows.batches {
+            batch.insert(&self.log, key.encode(), encode_value(&row));
+        }
+        for (key, offset) in rows.times {
+            batch.insert(&self.time, key.encode(), offset.to_be_bytes());
+        }
+        for (keyspace, key, value) in rows.state {
+            match value {
+                Some(value) => batch.insert(self.keyspace(keyspace), key, value),
+                None => batch.remove(self.keyspace(keyspace), key),
+            }
+        }
+        batch.insert(&self.meta, MARKER_KEY, encode_value(&marker));
+        Ok(batch.commit()?)
+    }
+
+    fn keyspace(&self, keyspace: StateKeyspace) -> &Keyspace {
+        match keyspace {
+            StateKeyspace::State => &self.state,
+            StateKeyspace::Groups => &self.groups,
+        }
+    }
+
+    /// Makes everything applied durable.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn persist(&self) -> Result<(), IndexError> {
+        Ok(self.db.persist(PersistMode::SyncAll)?)
+    }
+
+    /// Value of a state row.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn state(&self, keyspace: StateKeyspace, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        Ok(self.keyspace(keyspace).get(key)?.map(Bytes::from))
+    }
+
+    /// State rows whose key starts with `prefix`, in key order.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub fn state_prefix(
+        &self,
+        keyspace: StateKeyspace,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), IndexError>> + use<> {
+        self.keyspace(keyspace).prefix(prefix).map(pair)
+    }
+
+    /// The last batch that begins at or before `offset`, with its row.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn batch_at_or_before(
+        &self,
+        partition: PartitionNumber,
+        offset: Offset,
+    ) -> Result<Option<(Offset, BatchRow)>, IndexError> {
+        let (low, high) = (bound(partition, 0), bound(partition, offset));
+        self.log.range(low..=high).next_back().map(batch_row).transpose().map(|r| r.map(|(k, r)| (k.base_offset, r)))
+    }
+
+    /// Rows of one partition from the batch that begins at or after `offset` on, in offset order.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub fn batches_from(
+        &self,
+        partition: PartitionNumber,
+        offset: Offset,
+    ) -> impl Iterator<Item = Result<(Offset, BatchRow), IndexError>> + use<> {
+        let (low, high) = (bound(partition, offset), bound(partition, Offset::MAX));
+        self.log.range(low..=high).map(|guard| batch_row(guard).map(|(key, row)| (key.base_offset, row)))
+    }
+
+    /// Every row of keyspace `log`, for checks that walk it whole.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub fn all_batches(&self) -> impl Iterator<Item = Result<(BatchKey, BatchRow), IndexError>> + use<> {
+        self.log.iter().map(batch_row)
+    }
+
+    /// The largest timestamp seen in a partition; `None` when no batch had one.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn max_timestamp(&self, partition: PartitionNumber) -> Result<Option<i64>, IndexError> {
+        let key = |timestamp| TimeKey { partition, timestamp }.encode();
+        let Some(guard) = self.time.range(key(i64::MIN)..=key(i64::MAX)).next_back() else { return Ok(None) };
+        let key = guard.key()?;
+        TimeKey::decode(&key).map(|k| Some(k.timestamp)).ok_or_else(|| damaged("time", &key))
+    }
+
+    /// Base offset of the first batch that holds a record of `timestamp` or later.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn batch_for_time(
+        &self,
+        partition: PartitionNumber,
+        timestamp: i64,
+    ) -> Result<Option<(i64, Offset)>, IndexError> {
+        let key = |timestamp| TimeKey { partition, timestamp }.encode();
+        let Some(guard) = self.time.range(key(timestamp)..=key(i64::MAX)).next() else { return Ok(None) };
+        let (key, value) = guard.into_inner()?;
+        let row = TimeKey::decode(&key).zip(decode_offset(&value));
+        row.map(|(k, offset)| Some((k.timestamp, offset))).ok_or_else(|| damaged("time", &key))
+    }
+
+    /// Every row of every keyspace but the marker, sorted: for tests that compare two indexes.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn dump(&self) -> Result<Vec<IndexRow>, IndexError> {
+        let mut rows = Vec::new();
+        for (name, keyspace) in
+            [("groups", &self.groups), ("log", &self.log), ("state", &self.state), ("time", &self.time)]
+        {
+            for guard in keyspace.iter() {
+                let (key, value) = guard.into_inner()?;
+                rows.push((name.to_owned(), key.to_vec(), value.to_vec()));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn bound(partition: PartitionNumber, base_offset: Offset) -> [u8; 12] {
+    BatchKey { partition, base_offset }.encode()
+}
+
+fn pair(guard: Guard) -> Result<(Bytes, Bytes), IndexError> {
+    let (key, value) = guard.into_inner()?;
+    Ok((Bytes::from(key), Bytes::from(value)))
+}
+
+fn batch_row(guard: Guard) -> Result<(BatchKey, BatchRow), IndexError> {
+    let (key, value) = guard.into_inner()?;
+    BatchKey::decode(&key).zip(decode_value(&value)).ok_or_else(|| damaged("log", &key))
+}
+
+fn damaged(keyspace: &'static str, key: &[u8]) -> IndexError {
+    IndexError::Row { keyspace, key: key.iter().map(|b| format!("{b:02x}")).collect() }
+}

@@ -1,0 +1,44 @@
+//! What is on disk and what is durable. Synchronous; knows nothing of HTTP or Azul.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`store`] | the open data directory: start, stop, threads, state |
+//! | [`topics`], [`log`], [`groups`], [`blobs`] | what callers do with it |
+//! | [`commit`](crate::queue), [`segments`], [`frame`], [`batch`] | the log: one committer, one sync, frames in segment files |
+//! | [`index`], [`keys`] | fjall: everything that is looked up; rebuilt from the segments |
+//! | [`recover`] | bringing the index forward, torn tails, damage |
+//! | [`blob`], [`catalogue`] | blob files; sled: their names |
+//! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`partition`] | what all of these share |
+
+mod apply;
+pub mod batch;
+pub mod blob;
+pub mod blobs;
+mod cache;
+pub mod catalogue;
+pub mod clock;
+mod commit;
+pub mod format;
+pub mod frame;
+pub mod fs;
+pub mod groups;
+pub mod ids;
+pub mod index;
+mod keeper;
+pub mod keys;
+pub mod log;
+pub mod offsets;
+pub mod partition;
+pub mod queue;
+pub mod recover;
+pub mod segments;
+pub mod state;
+pub mod store;
+pub mod topics;
+
+pub use batch::{BatchBuilder, CheckedBatch, Record, Records};
+pub use ids::{Offset, PartitionIndex, PartitionNumber, Sha256, TopicId, TopicPartition};
+pub use partition::{Partition, PartitionOffsets};
+pub use queue::{Append, Appended, Done, Lane};
+pub use store::{AppendError, Durability, OpenError, OpenReport, Options, Store};
+pub use topics::{NewTopic, Topic};

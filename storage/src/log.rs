@@ -1,0 +1,310 @@
+//! Reading the log: runs of adjacent frames in one read, newest batches from memory. Keeps the laws READ-SYNCED and
+//! NO-SKIP.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::batch::{BatchError, Records};
+use crate::frame::{FrameHeader, HEADER_LEN, frame_len};
+use crate::fs::read_exact_at;
+use crate::ids::{Offset, SegmentNumber, TopicPartition};
+use crate::index::IndexError;
+use crate::keys::log::BatchRow;
+use crate::partition::Partition;
+use crate::store::{Core, Store};
+
+/// Why records could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is below the log start or above the high watermark.
+    #[error("{partition}: offset {offset} is out of range, {allowed:?} is there")]
+    OutOfRange {
+        /// The partition.
+        partition: TopicPartition,
+        /// What was asked for.
+        offset: Offset,
+        /// Log start and high watermark.
+        allowed: Range<Offset>,
+    },
+    /// Acknowledged records that cannot be read any more.
+    #[error(
+        "{partition}: offsets {from} to {last} are damaged: segment {segment}, position {position}",
+        last = end - 1
+    )]
+    Damaged {
+        /// The partition.
+        partition: TopicPartition,
+        /// First damaged offset.
+        from: Offset,
+        /// One past the last damaged offset.
+        end: Offset,
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where in it, bytes from its start.
+        position: u64,
+    },
+    /// A batch whose frame is good does not read as one.
+    #[error("{partition}: the batch at offset {offset} cannot be read: {reason}")]
+    Batch {
+        /// The partition.
+        partition: TopicPartition,
+        /// An offset in the batch.
+        offset: Offset,
+        /// What is wrong with it.
+        reason: BatchError,
+    },
+    /// The operating system refused.
+    #[error("segment {segment}: {error}")]
+    Io {
+        /// The segment.
+        segment: SegmentNumber,
+        /// The reason.
+        error: io::Error,
+    },
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl ReadError {
+    pub(crate) fn batch(partition: &Partition, offset: Offset, reason: &BatchError) -> Self {
+        Self::Batch { partition: partition.name().clone(), offset, reason: reason.clone() }
+    }
+}
+
+/// A batch to be read.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    base_offset: Offset,
+    row: BatchRow,
+}
+
+impl Place {
+    fn next(&self) -> Offset {
+        self.base_offset + i64::from(self.row.last_offset_delta) + 1
+    }
+
+    fn frame_len(&self) -> u64 {
+        frame_len(self.row.payload_len)
+    }
+
+    fn frame_end(&self) -> u64 {
+        self.row.position + self.frame_len()
+    }
+}
+
+/// Bytes read from a segment at once, at most, unless a single batch is larger.
+const RUN_BYTES: u64 = 1 << 20;
+
+impl Core {
+    /// Whole batches from the one that holds `from` on, up to about `max_bytes` and always at least one.
+    pub(crate) fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
+        let offsets = partition.offsets();
+        let allowed = offsets.log_start..offsets.high_watermark;
+        if from == allowed.end {
+            return Ok(Vec::new());
+        }
+        if !allowed.contains(&from) {
+            return Err(ReadError::OutOfRange { partition: partition.name().clone(), offset: from, allowed });
+        }
+        let places = self.places(partition, from, max_bytes)?;
+        let places = before_gap(partition, from, &places)?;
+        self.batches(partition, places)
+    }
+
+    /// Where the batches lie: from the index, then from the tail that has not reached it yet.
+    fn places(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Place>, ReadError> {
+        let mut budget = Budget { left: max_bytes, places: Vec::new() };
+        let (tail, tail_start) = {
+            let tail = partition.tail();
+            let start = tail.front().map_or(Offset::MAX, |row| row.base_offset);
+            let first = tail.partition_point(|row| row.last() < from);
+            let mut fit = Budget { left: max_bytes, places: Vec::new() };
+            let rows = tail.iter().skip(first).map(|row| Place { base_offset: row.base_offset, row: row.row });
+            let more = rows.take_while(|place| fit.add(*place)).count();
+            debug_assert!(more <= fit.places.len());
+            (fit.places, start)
+        };
+        if from < tail_start {
+            let first = self.index.batch_at_or_before(partition.number(), from)?;
+            let start = first.map_or(from, |(base, _)| base);
+            for row in self.index.batches_from(partition.number(), start) {
+                let (base_offset, row) = row?;
+                let place = Place { base_offset, row };
+                if base_offset >= tail_start || place.next() > from && !budget.add(place) {
+                    break;
+                }
+            }
+        }
+        for place in tail {
+            let next = budget.places.last().map_or(from, Place::next);
+            if place.base_offset >= next.min(tail_start) && !budget.add(place) {
+                break;
+            }
+        }
+        Ok(budget.places)
+    }
+
+    /// Reads the frames, adjacent ones together, and checks each.
+    fn batches(&self, partition: &Partition, places: &[Place]) -> Result<Vec<Bytes>, ReadError> {
+        let mut batches = Vec::with_capacity(places.len());
+        let mut rest = places;
+        while let Some(first) = rest.first() {
+            if let Some(batch) = self.cache.get(partition.number(), first.base_offset) {
+                batches.push(batch);
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            }
+            let run = adjacent(rest);
+            match self.run(partition, rest.get(..run).unwrap_or_default()) {
+                Ok(read) => batches.extend(read),
+                // What was read before the damage is handed out first; the next read names it.
+                Err(ReadError::Damaged { .. }) if !batches.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+            rest = rest.get(run..).unwrap_or_default();
+        }
+        Ok(batches)
+    }
+
+    /// One read of adjacent frames.
+    fn run(&self, partition: &Partition, places: &[Place]) -> Result<Vec<Bytes>, ReadError> {
+        let Some((first, last)) = places.first().zip(places.last()) else { return Ok(Vec::new()) };
+        let segment = first.row.segment();
+        let len = usize::try_from(last.frame_end() - first.row.position).unwrap_or(0);
+        let mut bytes = vec![0; len];
+        let read =
+            self.segments.open(segment).and_then(|file| read_exact_at(file.as_ref(), &mut bytes, first.row.position));
+        match read {
+            Ok(()) => {}
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+                return Err(damaged(partition, first));
+            }
+            Err(error) => return Err(ReadError::Io { segment, error }),
+        }
+        let mut bytes = Bytes::from(bytes);
+        let mut batches = Vec::with_capacity(places.len());
+        for place in places {
+            let frame = bytes.split_to(usize::try_from(place.frame_len()).unwrap_or(0).min(bytes.len()));
+            match payload(partition, place, &frame) {
+                Some(batch) => batches.push(batch),
+                None if batches.is_empty() => return Err(damaged(partition, place)),
+                None => break,
+            }
+        }
+        Ok(batches)
+    }
+}
+
+/// The batch in a frame, if header and payload are what the row says.
+fn payload(partition: &Partition, place: &Place, frame: &Bytes) -> Option<Bytes> {
+    let header = FrameHeader::decode(frame)?;
+    let right = header.partition == partition.number()
+        && header.base_offset == place.base_offset
+        && header.segment == place.row.segment()
+        && header.payload_len == place.row.payload_len;
+    let len = usize::try_from(header.payload_len).ok()?;
+    let payload = frame.get(HEADER_LEN..HEADER_LEN + len)?;
+    (right && crc32c::crc32c(payload) == header.payload_crc).then(|| frame.slice_ref(payload))
+}
+
+fn damaged(partition: &Partition, place: &Place) -> ReadError {
+    ReadError::Damaged {
+        partition: partition.name().clone(),
+        from: place.base_offset,
+        end: place.next(),
+        segment: place.row.segment(),
+        position: place.row.position,
+    }
+}
+
+/// How many of the first places lie behind each other and make one read.
+fn adjacent(places: &[Place]) -> usize {
+    let Some(first) = places.first() else { return 0 };
+    let pairs = places.iter().zip(places.iter().skip(1));
+    let close = |(a, b): &(&Place, &Place)| {
+        a.row.segment() == b.row.segment()
+            && a.frame_end() == b.row.position
+            && b.frame_end() - first.row.position <= RUN_BYTES
+    };
+    pairs.take_while(close).count() + 1
+}
+
+/// Places up to the first damaged gap; a gap right at `from` is an error that names it.
+fn before_gap<'a>(partition: &Partition, from: Offset, places: &'a [Place]) -> Result<&'a [Place], ReadError> {
+    let mut expected = from;
+    for (index, place) in places.iter().enumerate() {
+        if place.base_offset > expected
+            && let Some(damage) = partition.damage_at(expected)
+        {
+            return if index == 0 { Err(gap(damage)) } else { Ok(places.get(..index).unwrap_or_default()) };
+        }
+        expected = place.next();
+    }
+    match partition.damage_at(from) {
+        Some(damage) if places.is_empty() => Err(gap(damage)),
+        _ => Ok(places),
+    }
+}
+
+fn gap(damage: crate::partition::Damage) -> ReadError {
+    let (from, end) = (damage.from, damage.record.end);
+    let (segment, position) = (damage.record.segment(), damage.record.position);
+    ReadError::Damaged { partition: damage.partition, from, end, segment, position }
+}
+
+/// Collects places until the bytes wanted are there; always takes the first.
+struct Budget {
+    left: usize,
+    places: Vec<Place>,
+}
+
+impl Budget {
+    /// False when the budget is used up; the place is then not taken.
+    fn add(&mut self, place: Place) -> bool {
+        let bytes = usize::try_from(place.row.payload_len).unwrap_or(usize::MAX);
+        if !self.places.is_empty() && bytes > self.left {
+            self.left = 0;
+            return false;
+        }
+        self.left = self.left.saturating_sub(bytes);
+        self.places.push(place);
+        true
+    }
+}
+
+impl Store {
+    /// Whole record batches from the one that holds `from` on, up to about `max_bytes` and always at least one; none at
+    /// the high watermark. The first batch may begin below `from`.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. Damage is an error when the read begins in it; a read that meets it later ends before it.
+    pub fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
+        self.core.read(partition, from, max_bytes)
+    }
+
+    /// The first record whose timestamp is `timestamp` or later: its offset and timestamp; `None` when there is none.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError> {
+        let in_tail = {
+            let tail = partition.tail();
+            tail.iter().find(|row| row.row.max_timestamp >= timestamp).map(|row| row.base_offset)
+        };
+        let indexed = self.core.index.batch_for_time(partition.number(), timestamp)?.map(|(_, offset)| offset);
+        let Some(base) = indexed.or(in_tail) else { return Ok(None) };
+        let log_start = partition.offsets().log_start;
+        for batch in self.core.read(partition, base.max(log_start), 1)? {
+            for record in Records::of(&batch).map_err(|error| ReadError::batch(partition, base, &error))? {
+                let record = record.map_err(|error| ReadError::batch(partition, base, &error))?;
+                if record.timestamp >= timestamp && record.offset >= log_start {
+                    return Ok(Some((record.offset, record.timestamp)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,216 @@
+//! What waits to be committed: state first, then one lane per connection or job, round robin, bounded in bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::batch::CheckedBatch;
+use crate::ids::Offset;
+use crate::index::StateKeyspace;
+use crate::partition::Partition;
+use crate::state::Change;
+use crate::store::AppendError;
+
+/// Where one appended batch landed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// When it was appended, milliseconds since 1970.
+    pub append_time_ms: i64,
+}
+
+/// Called once with the outcome, on a storage thread: it must be quick and must not call back into the store.
+pub type Done = Box<dyn FnOnce(Result<Vec<Appended>, AppendError>) + Send>;
+
+/// One batch for one partition.
+#[derive(Debug)]
+pub struct Append {
+    /// The partition.
+    pub partition: Arc<Partition>,
+    /// The batch.
+    pub batch: CheckedBatch,
+}
+
+/// What is committed together or not at all.
+pub(crate) struct Request {
+    pub(crate) appends: Vec<Append>,
+    /// The same changes that the appended state batches hold, as index rows.
+    pub(crate) changes: Vec<(StateKeyspace, Change)>,
+    /// True when the reply waits for the blob catalogue too.
+    pub(crate) catalogue: bool,
+    pub(crate) done: Done,
+}
+
+impl Request {
+    pub(crate) fn bytes(&self) -> usize {
+        self.appends.iter().map(|a| a.batch.len() + 128).sum()
+    }
+}
+
+/// Which requests give way to which: requests of one lane keep their order; lanes take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lane(pub u64);
+
+#[derive(Default)]
+struct Inner {
+    state: VecDeque<Request>,
+    lanes: HashMap<Lane, VecDeque<Request>>,
+    turn: VecDeque<Lane>,
+    bytes: usize,
+    closed: Option<AppendError>,
+}
+
+/// The queue in front of the committer.
+pub(crate) struct Queue {
+    limit: usize,
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+/// What the committer gets.
+pub(crate) struct Taken {
+    /// State requests, then data requests in turn order. Empty when only time passed.
+    pub(crate) requests: Vec<Request>,
+    /// True when nothing more will come.
+    pub(crate) closed: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, inner: Mutex::default(), filled: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a request, or hands it back with the reason.
+    pub(crate) fn push(&self, lane: Option<Lane>, request: Request) -> Result<(), (Request, AppendError)> {
+        let mut inner = self.lock();
+        if let Some(error) = &inner.closed {
+            let error = error.clone();
+            return Err((request, error));
+        }
+        let bytes = request.bytes();
+        if lane.is_some() && inner.bytes > 0 && inner.bytes + bytes > self.limit {
+            let error = AppendError::Overloaded { queued_bytes: inner.bytes, limit_bytes: self.limit };
+            return Err((request, error));
+        }
+        inner.bytes += bytes;
+        match lane {
+            None => inner.state.push_back(request),
+            Some(lane) => {
+                let waiting = inner.lanes.entry(lane).or_default();
+                let first = waiting.is_empty();
+                waiting.push_back(request);
+                if first {
+                    inner.turn.push_back(lane);
+                }
+            }
+        }
+        drop(inner);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for requests, at most until `until`, and takes up to `limit` bytes of them (the first one whatever its
+    /// size).
+    pub(crate) fn take(&self, limit: usize, until: Option<Instant>) -> Taken {
+        let mut inner = self.lock();
+        while inner.state.is_empty() && inner.turn.is_empty() && inner.closed.is_none() {
+            inner = match until.map(|u| u.saturating_duration_since(Instant::now())) {
+                None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Taken { requests: Vec::new(), closed: false },
+                Some(left) => self.filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        let requests = inner.fill(limit);
+        Taken { closed: requests.is_empty() && inner.closed.is_some(), requests }
+    }
+
+    /// Takes nothing more: later pushes get `reason`.
+    pub(crate) fn close(&self, reason: AppendError) {
+        self.lock().closed.get_or_insert(reason);
+        self.filled.notify_all();
+    }
+
+    /// Takes everything that waits.
+    pub(crate) fn drain(&self) -> Vec<Request> {
+        self.lock().fill(usize::MAX)
+    }
+}
+
+impl Inner {
+    fn fill(&mut self, limit: usize) -> Vec<Request> {
+        let mut requests = Vec::new();
+        let mut bytes = 0_usize;
+        let fits = |bytes: usize, next: &Request, empty: bool| empty || bytes.saturating_add(next.bytes()) <= limit;
+        while self.state.front().is_some_and(|next| fits(bytes, next, requests.is_empty())) {
+            let Some(next) = self.state.pop_front() else { break };
+            bytes += next.bytes();
+            requests.push(next);
+        }
+        while let Some(lane) = self.turn.front().copied() {
+            let Some(waiting) = self.lanes.get_mut(&lane) else { break };
+            if !waiting.front().is_some_and(|next| fits(bytes, next, requests.is_empty())) {
+                break;
+            }
+            self.turn.pop_front();
+            if let Some(next) = waiting.pop_front() {
+                bytes += next.bytes();
+                requests.push(next);
+            }
+            if waiting.is_empty() {
+                self.lanes.remove(&lane);
+            } else {
+                self.turn.push_back(lane);
+            }
+        }
+        self.bytes -= bytes;
+        requests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchBuilder;
+    use crate::ids::{PartitionNumber, TopicPartition};
+
+    fn request(size: usize) -> Request {
+        let name = TopicPartition { topic: "t".into(), partition: 0 };
+        let partition = Arc::new(Partition::new(PartitionNumber(2), name));
+        let mut builder = BatchBuilder::default();
+        builder.push(0, None, Some(&vec![0; size]));
+        let appends = vec![Append { partition, batch: builder.build().unwrap() }];
+        Request { appends, changes: Vec::new(), catalogue: false, done: Box::new(|_| {}) }
+    }
+
+    #[test]
+    fn lanes_take_turns_and_state_goes_first() {
+        let queue = Queue::new(1 << 20);
+        for size in [1000, 1001, 1002] {
+            queue.push(Some(Lane(1)), request(size)).map_err(|e| e.1).unwrap();
+        }
+        queue.push(Some(Lane(2)), request(2000)).map_err(|e| e.1).unwrap();
+        queue.push(None, request(1)).map_err(|e| e.1).unwrap();
+        let sizes = |taken: Taken| taken.requests.iter().map(|r| r.bytes() / 1000).collect::<Vec<_>>();
+        assert_eq!(sizes(queue.take(4000, None)), [0, 1, 2], "state, lane 1, lane 2");
+        assert_eq!(sizes(queue.take(4000, None)), [1, 1], "the rest of lane 1");
+    }
+
+    #[test]
+    fn a_full_queue_refuses_data_by_numbers_but_takes_state() {
+        let queue = Queue::new(1000);
+        queue.push(Some(Lane(1)), request(5000)).map_err(|e| e.1).unwrap();
+        let refused = queue.push(Some(Lane(2)), request(10)).map_err(|e| e.1);
+        assert!(matches!(refused, Err(AppendError::Overloaded { limit_bytes: 1000, .. })), "got {refused:?}");
+        queue.push(None, request(10)).map_err(|e| e.1).unwrap();
+        queue.close(AppendError::Closed);
+        let refused = queue.push(None, request(10)).map_err(|e| e.1);
+        assert!(matches!(refused, Err(AppendError::Closed)), "got {refused:?}");
+        assert_eq!(queue.take(usize::MAX, None).requests.len(), 2, "what was taken in is still committed");
+        assert!(queue.take(usize::MAX, None).closed);
+    }
+}

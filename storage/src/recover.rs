@@ -1,0 +1,495 @@
+//! Recovery: brings the index forward from the log, cuts a torn tail, names damage.
+//!
+//! Let S be the highest commit that any good frame or the marker calls synced. A bad or missing frame in a commit up to
+//! S is damage; from the first incomplete commit after S on everything is a torn tail. Keeps the law NO-SKIP.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::batch::{BatchHeader, Records};
+use crate::frame::{ALIGNMENT, FrameHeader, FrameKind};
+use crate::fs::{Fs, FsFile, read_exact_at};
+use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber};
+use crate::index::{Index, Rows, StateKeyspace};
+use crate::keys::log::{BatchKey, BatchRow};
+use crate::keys::marker::Marker;
+use crate::keys::time::TimeKey;
+use crate::segments::{EDGE_LEN, Found, Scan, Sealing, Segments};
+use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTITION};
+use crate::store::OpenError;
+
+/// Rows put into the index at once while replaying.
+const ROWS_AT_ONCE: usize = 16_384;
+
+/// Bytes of a segment that hold no good frame although a commit up to S should be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRegion {
+    /// The segment.
+    pub segment: SegmentNumber,
+    /// Where it begins, bytes from the segment's start.
+    pub from: u64,
+    /// Where the next good frame begins.
+    pub to: u64,
+    /// The partition and offsets it held, where they are known.
+    pub lost: Option<(PartitionNumber, Offset, Offset)>,
+}
+
+/// What recovery did and found.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Commits replayed into the index.
+    pub replayed_commits: u64,
+    /// True when the index was built anew from the segments.
+    pub rebuilt: bool,
+    /// Bytes of a torn tail, kept in `lost+found`.
+    pub torn_bytes: u64,
+    /// Damage found in this run.
+    pub damage: Vec<BadRegion>,
+    /// The last commit in the log.
+    pub last_commit: CommitNumber,
+    /// Append time of the newest frame seen, milliseconds since 1970.
+    pub append_ms: i64,
+    /// The number for the next segment.
+    pub next_segment: u32,
+}
+
+/// A frame as recovery needs it.
+struct Framed {
+    header: FrameHeader,
+    position: u64,
+    max_timestamp: i64,
+    /// The payload of a state record batch.
+    state: Option<Bytes>,
+}
+
+/// One commit on the way through recovery.
+struct Commit {
+    number: CommitNumber,
+    segment: SegmentNumber,
+    start: u64,
+    end: u64,
+    frames: Vec<Framed>,
+    bad: Vec<BadRegion>,
+    complete: bool,
+}
+
+impl Commit {
+    /// Bad bytes that tell nothing of any commit.
+    fn is_noise(&self) -> bool {
+        self.frames.is_empty() && self.bad.iter().all(|bad| bad.lost.is_none())
+    }
+
+    fn whole(&self) -> bool {
+        self.complete && self.bad.is_empty() && self.frames.iter().zip(0..).all(|(f, n)| f.header.ordinal == n)
+    }
+}
+
+/// What a scan learned of a segment as a whole.
+struct Span {
+    salt: u32,
+    end: u64,
+    sealed: bool,
+}
+
+pub(crate) struct Recovery<'a> {
+    pub(crate) fs: &'a Arc<dyn Fs>,
+    pub(crate) segments: &'a Segments,
+    pub(crate) index: &'a Index,
+    pub(crate) lost_and_found: &'a Path,
+    synced: CommitNumber,
+    expected: CommitNumber,
+    waiting: VecDeque<Commit>,
+    rows: Rows,
+    marker: Option<Marker>,
+    ends: HashMap<PartitionNumber, (Offset, i64)>,
+    report: Recovered,
+    spans: BTreeMap<SegmentNumber, Span>,
+}
+
+fn io_error(path: PathBuf) -> impl FnOnce(io::Error) -> OpenError {
+    move |error| OpenError::Io { path, error }
+}
+
+impl<'a> Recovery<'a> {
+    pub(crate) fn new(fs: &'a Arc<dyn Fs>, segments: &'a Segments, index: &'a Index, lost_and_found: &'a Path) -> Self {
+        Self {
+            fs,
+            segments,
+            index,
+            lost_and_found,
+            synced: 0,
+            expected: 1,
+            waiting: VecDeque::new(),
+            rows: Rows::default(),
+            marker: None,
+            ends: HashMap::new(),
+            report: Recovered::default(),
+            spans: BTreeMap::new(),
+        }
+    }
+
+    /// Brings the index to the end of the log, from its marker or, when it has none, from the start.
+    pub(crate) fn run(mut self) -> Result<Recovered, OpenError> {
+        let numbers = self.list()?;
+        self.marker = self.index.marker()?;
+        self.report.rebuilt = self.marker.is_none() && !numbers.is_empty();
+        if let Some(marker) = self.marker {
+            self.synced = marker.synced;
+            self.expected = marker.applied + 1;
+            self.report.last_commit = marker.applied;
+            self.note_append_time(marker)?;
+        }
+        let start = self.marker.map_or(SegmentNumber(0), |m| m.segment());
+        for number in numbers.iter().copied().filter(|n| *n >= start) {
+            let from = self.marker.filter(|m| m.segment() == number).map_or(0, |m| m.position);
+            self.scan(number, from)?;
+        }
+        self.settle(true)?;
+        self.apply()?;
+        self.cut_tail()?;
+        self.seal_and_clean()?;
+        self.report.next_segment = numbers.last().map_or(1, |n| n.0 + 1);
+        Ok(self.report)
+    }
+
+    fn list(&self) -> Result<Vec<SegmentNumber>, OpenError> {
+        self.segments.list().map_err(io_error(self.segments.path(SegmentNumber(0))))
+    }
+
+    fn open(&self, number: SegmentNumber) -> Result<Arc<dyn FsFile>, OpenError> {
+        self.fs.open_write(&self.segments.path(number)).map_err(io_error(self.segments.path(number)))
+    }
+
+    fn note_append_time(&mut self, marker: Marker) -> Result<(), OpenError> {
+        let file = self.open(marker.segment())?;
+        self.report.append_ms = header_at(file.as_ref(), marker.last_frame).map_or(0, |h| h.append_time_ms);
+        Ok(())
+    }
+
+    /// Reads one segment and queues its commits.
+    fn scan(&mut self, number: SegmentNumber, from: u64) -> Result<(), OpenError> {
+        let path = self.segments.path(number);
+        let scan = Scan::new(self.open(number)?, number, from).map_err(io_error(path.clone()))?;
+        let mut span = Span { salt: scan.salt().unwrap_or(0), end: from.max(EDGE_LEN), sealed: false };
+        for found in scan {
+            match found.map_err(io_error(path.clone()))? {
+                Found::Frame { header, position, payload } => {
+                    span.end = position + header.frame_len();
+                    self.frame(number, header, position, &payload);
+                }
+                Found::Bad { from, to, header } => {
+                    span.end = to.next_multiple_of(ALIGNMENT);
+                    self.bad(number, from, to, header);
+                }
+                Found::End { sealed, .. } => span.sealed = sealed,
+            }
+            self.settle(false)?;
+        }
+        self.spans.insert(number, span);
+        Ok(())
+    }
+
+    fn frame(&mut self, segment: SegmentNumber, header: FrameHeader, position: u64, payload: &Bytes) {
+        if header.kind == FrameKind::Head || header.kind == FrameKind::Foot {
+            return;
+        }
+        self.synced = self.synced.max(header.synced);
+        self.report.append_ms = self.report.append_ms.max(header.append_time_ms);
+        let batch = BatchHeader::read(payload).ok();
+        let state = (header.partition < FIRST_PARTITION).then(|| payload.clone());
+        let max_timestamp = batch.map_or(-1, |b| b.max_timestamp);
+        let end = position + header.frame_len();
+        let framed = Framed { header, position, max_timestamp, state };
+        self.add(segment, header.commit, position, end, Ok(framed));
+        if header.last_of_commit
+            && let Some(commit) = self.waiting.back_mut()
+        {
+            commit.complete = true;
+        }
+    }
+
+    fn bad(&mut self, segment: SegmentNumber, from: u64, to: u64, header: Option<FrameHeader>) {
+        let open = self.waiting.back().filter(|c| !c.complete).map(|c| c.number);
+        let last = self.waiting.back().map_or(self.expected - 1, |c| c.number);
+        let number = header.map_or(open.unwrap_or(last + 1), |h| h.commit);
+        let lost = header.map(|h| {
+            let end = h.base_offset + i64::from(h.last_offset_delta) + 1;
+            (h.partition, h.base_offset, end)
+        });
+        self.add(segment, number, from, to, Err(BadRegion { segment, from, to, lost }));
+        if header.is_some_and(|h| h.last_of_commit)
+            && let Some(commit) = self.waiting.back_mut()
+        {
+            commit.complete = true;
+        }
+    }
+
+    fn add(
+        &mut self,
+        segment: SegmentNumber,
+        number: CommitNumber,
+        start: u64,
+        end: u64,
+        item: Result<Framed, BadRegion>,
+    ) {
+        let fits = self.waiting.back().is_some_and(|c| c.number == number && c.segment == segment && !c.complete);
+        if !fits {
+            let commit = Commit { number, segment, start, end, frames: Vec::new(), bad: Vec::new(), complete: false };
+            self.waiting.push_back(commit);
+        }
+        if let Some(commit) = self.waiting.back_mut() {
+            commit.end = end;
+            match item {
+                Ok(frame) => commit.frames.push(frame),
+                Err(bad) => commit.bad.push(bad),
+            }
+        }
+    }
+
+    /// Takes commits off the front as far as it is decided what they are. `finished`: nothing more will be read.
+    fn settle(&mut self, finished: bool) -> Result<(), OpenError> {
+        while let Some(first) = self.waiting.front() {
+            let closed = first.complete || self.waiting.len() > 1 || finished;
+            let good = first.whole() && first.number == self.expected;
+            let next_is_good = || self.waiting.get(1).is_some_and(|c| c.whole() && c.number == self.expected);
+            let noise = first.is_noise() && next_is_good();
+            let synced = first.number <= self.synced || first.number < self.expected || noise;
+            let decided = synced || finished && good;
+            if !closed || !decided {
+                return Ok(());
+            }
+            let Some(commit) = self.waiting.pop_front() else { break };
+            if !synced {
+                self.write_again(&commit)?;
+            }
+            self.take_in(commit, good)?;
+        }
+        Ok(())
+    }
+
+    /// A commit that is kept: its rows go to the index, what is bad in it is reported.
+    fn take_in(&mut self, commit: Commit, good: bool) -> Result<(), OpenError> {
+        if !good {
+            self.report_damage(&commit)?;
+        }
+        if commit.is_noise() || commit.number < self.expected {
+            return Ok(());
+        }
+        self.expected = commit.number + 1;
+        self.report.last_commit = commit.number;
+        self.report.replayed_commits += 1;
+        let last_frame = commit.frames.last().map_or(commit.start, |f| f.position);
+        for frame in commit.frames {
+            if frame.header.kind == FrameKind::Batch {
+                self.row(commit.segment, &frame)?;
+            }
+        }
+        let synced = commit.number.max(self.synced);
+        self.marker = Some(Marker::new(commit.number, synced, commit.segment, commit.end, last_frame));
+        if self.rows.count() >= ROWS_AT_ONCE {
+            self.apply()?;
+        }
+        Ok(())
+    }
+
+    fn report_damage(&mut self, commit: &Commit) -> Result<(), OpenError> {
+        for bad in &commit.bad {
+            if let Some((partition, from, end)) = bad.lost {
+                if partition < FIRST_PARTITION {
+                    return Err(OpenError::StateDamaged { segment: bad.segment, position: bad.from, offset: from });
+                }
+                let payload_len = u32::try_from(bad.to - bad.from).unwrap_or(u32::MAX) - 72;
+                let delta = u32::try_from(end - from - 1).unwrap_or(0);
+                let row = BatchRow::new(bad.segment, bad.from, payload_len, delta, -1);
+                self.end_of(partition)?;
+                self.ends.entry(partition).or_insert((0, -1)).0 = end;
+                self.rows.batches.push((BatchKey { partition, base_offset: from }, row));
+            }
+            self.report.damage.push(bad.clone());
+        }
+        if commit.bad.is_empty() {
+            let (segment, from) = (commit.segment, commit.start);
+            self.report.damage.push(BadRegion { segment, from, to: from, lost: None });
+        }
+        Ok(())
+    }
+
+    /// End offset and largest timestamp of a partition as the rows so far say; `None` when it has none.
+    fn end_of(&mut self, partition: PartitionNumber) -> Result<Option<Offset>, OpenError> {
+        if let Some((end, _)) = self.ends.get(&partition) {
+            return Ok(Some(*end));
+        }
+        let last = self.index.batch_at_or_before(partition, Offset::MAX)?;
+        let Some((base, row)) = last else { return Ok(None) };
+        let end = base + i64::from(row.last_offset_delta) + 1;
+        let max = self.index.max_timestamp(partition)?.unwrap_or(-1);
+        self.ends.insert(partition, (end, max));
+        Ok(Some(end))
+    }
+
+    /// The rows of one good batch frame; offsets missing in front of it are damage.
+    fn row(&mut self, segment: SegmentNumber, frame: &Framed) -> Result<(), OpenError> {
+        let FrameHeader { partition, base_offset, payload_len, last_offset_delta, .. } = frame.header;
+        let end = self.end_of(partition)?;
+        if let Some(end) = end.filter(|end| *end < base_offset) {
+            self.missing(segment, frame.position, partition, end, base_offset)?;
+        }
+        let next = base_offset + i64::from(last_offset_delta) + 1;
+        let (end, max) = self.ends.entry(partition).or_insert((next, -1));
+        *end = next;
+        if frame.max_timestamp > *max {
+            *max = frame.max_timestamp;
+            self.rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
+        }
+        let row = BatchRow::new(segment, frame.position, payload_len, last_offset_delta, frame.max_timestamp);
+        self.rows.batches.push((BatchKey { partition, base_offset }, row));
+        match &frame.state {
+            Some(batch) => self.state_rows(segment, frame, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// Offsets that no frame holds although later ones are there.
+    fn missing(
+        &mut self,
+        segment: SegmentNumber,
+        position: u64,
+        partition: PartitionNumber,
+        from: Offset,
+        end: Offset,
+    ) -> Result<(), OpenError> {
+        if partition < FIRST_PARTITION {
+            return Err(OpenError::StateDamaged { segment, position, offset: from });
+        }
+        let known = self.report.damage.iter_mut().rev().find(|bad| bad.lost.is_none());
+        let lost = Some((partition, from, end));
+        match known {
+            Some(bad) => bad.lost = lost,
+            None => self.report.damage.push(BadRegion { segment, from: position, to: position, lost }),
+        }
+        Ok(())
+    }
+
+    fn state_rows(&mut self, segment: SegmentNumber, frame: &Framed, batch: &Bytes) -> Result<(), OpenError> {
+        let keyspace = match frame.header.partition {
+            STATE_PARTITION => StateKeyspace::State,
+            OFFSETS_PARTITION => StateKeyspace::Groups,
+            PartitionNumber(_) => return Ok(()),
+        };
+        let (position, offset) = (frame.position, frame.header.base_offset);
+        let damaged = || OpenError::StateDamaged { segment, position, offset };
+        for record in Records::of(batch).map_err(|_| damaged())? {
+            let record = record.map_err(|_| damaged())?;
+            self.rows.state.push((keyspace, record.key.ok_or_else(damaged)?, record.value));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<(), OpenError> {
+        match self.marker {
+            Some(marker) if self.rows.count() > 0 || self.report.replayed_commits > 0 => {
+                Ok(self.index.apply(std::mem::take(&mut self.rows), marker)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a commit again in place and syncs it: after a failed sync the page cache can hold what the disk does not.
+    fn write_again(&self, commit: &Commit) -> Result<(), OpenError> {
+        let path = self.segments.path(commit.segment);
+        let file = self.open(commit.segment)?;
+        let mut bytes = vec![0; usize::try_from(commit.end - commit.start).unwrap_or(0)];
+        let again = read_exact_at(file.as_ref(), &mut bytes, commit.start)
+            .and_then(|()| file.write_all_at(&mut [IoSlice::new(&bytes)], commit.start))
+            .and_then(|()| file.sync_data());
+        again.map_err(io_error(path))
+    }
+
+    /// Moves everything from the first undecided commit on to `lost+found`.
+    fn cut_tail(&mut self) -> Result<(), OpenError> {
+        let tail = std::mem::take(&mut self.waiting);
+        if let Some(first) = tail.front() {
+            tracing::info!(commit = first.number, segment = %first.segment, position = first.start,
+                "a commit that was never acknowledged is cut off and kept in lost+found");
+        }
+        let mut cuts: BTreeMap<SegmentNumber, (u64, u64)> = BTreeMap::new();
+        for commit in &tail {
+            let cut = cuts.entry(commit.segment).or_insert((commit.start, commit.end));
+            *cut = (cut.0.min(commit.start), cut.1.max(commit.end));
+        }
+        for (number, (start, end)) in cuts {
+            self.keep(number, start, end)?;
+            self.report.torn_bytes += end - start;
+            if let Some(span) = self.spans.get_mut(&number) {
+                span.end = start;
+                span.sealed = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies bytes of a segment into `lost+found`.
+    fn keep(&self, number: SegmentNumber, start: u64, end: u64) -> Result<(), OpenError> {
+        let path = self.free_name(&format!("torn-{number}-{start}"))?;
+        let file = self.open(number)?;
+        let end = end.min(file.len().map_err(io_error(self.segments.path(number)))?);
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+        read_exact_at(file.as_ref(), &mut bytes, start).map_err(io_error(self.segments.path(number)))?;
+        crate::fs::replace_durably(self.fs.as_ref(), &path, &bytes).map_err(io_error(path.clone()))
+    }
+
+    fn free_name(&self, name: &str) -> Result<PathBuf, OpenError> {
+        let path = self.lost_and_found.join(name);
+        let taken = |path: &Path| self.fs.meta(path).map(|m| m.is_some()).map_err(io_error(path.to_owned()));
+        let mut free = path.clone();
+        let mut number = 1_u32;
+        while taken(&free)? {
+            free = self.lost_and_found.join(format!("{name}.{number}"));
+            number += 1;
+        }
+        Ok(free)
+    }
+
+    /// Seals what was being appended to, and removes segments that hold nothing, so that no stale frame ever lies
+    /// behind a new one.
+    fn seal_and_clean(&self) -> Result<(), OpenError> {
+        for (number, span) in &self.spans {
+            let path = self.segments.path(*number);
+            if span.end <= EDGE_LEN {
+                self.segments.remove(*number).map_err(io_error(path))?;
+            } else if !span.sealed {
+                let (number, salt, end, file) = (*number, span.salt, span.end, self.open(*number)?);
+                let sealing = Sealing { number, salt, file, end, frames: 0, commit: self.report.last_commit };
+                self.segments.seal(&sealing).map_err(io_error(path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The good header at a place, if there is one.
+pub(crate) fn header_at(file: &dyn FsFile, position: u64) -> Option<FrameHeader> {
+    let mut bytes = [0; crate::frame::HEADER_LEN];
+    read_exact_at(file, &mut bytes, position).ok()?;
+    FrameHeader::decode(&bytes)
+}
+
+/// Whether marker and log belong together: the segment is there, long enough, and the last frame is where it should be.
+pub(crate) fn marker_fits(segments: &Segments, marker: Marker) -> io::Result<bool> {
+    let file = match segments.open(marker.segment()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let header = header_at(file.as_ref(), marker.last_frame);
+    Ok(file.len()? >= marker.position && header.is_none_or(|h| h.commit == marker.applied))
+}
+
+/// A lost range as a state record.
+pub(crate) fn damage_record(bad: &BadRegion, end: Offset) -> DamageRecord {
+    DamageRecord::new(end, bad.segment, bad.from)
+}

@@ -1,0 +1,795 @@
+//! The store: one data directory, opened. Everything callers do goes through [`Store`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::apply::Pending;
+use crate::batch::{BatchBuilder, CheckedBatch, Records};
+use crate::blob::{BlobError, BlobFiles};
+use crate::cache::BatchCache;
+use crate::catalogue::{Catalogue, CatalogueError, Replay};
+use crate::clock;
+use crate::commit::Committer;
+use crate::format::{self, DirLock, FormatError};
+use crate::fs::{Fs, is_full};
+use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
+use crate::index::{Index, IndexError, IndexRow, StateKeyspace};
+use crate::keeper::Keeper;
+use crate::log::ReadError;
+use crate::partition::{Damage, Partition};
+use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
+use crate::recover::{Recovered, Recovery, damage_record, marker_fits};
+use crate::segments::Segments;
+use crate::state::{
+    Change, DamageRecord, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION, STATE_TOPIC, StateKey, TopicRecord, value,
+};
+use crate::topics::{Topic, Topics};
+
+/// When an acknowledgement leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After the sync of the commit. The default.
+    Sync,
+    /// After the write; a sync follows within this time. A power cut can lose what was acknowledged since.
+    Interval(Duration),
+    /// After the write; synced when a segment is full or the store closes. For tests.
+    None,
+}
+
+/// Told once, with the reason, that a store has stopped itself.
+pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// The data directory.
+    pub root: PathBuf,
+    /// The index folder, where it is not `index` below the data directory.
+    pub index_dir: Option<PathBuf>,
+    /// The catalogue folder, where it is not `catalogue` below the data directory.
+    pub catalogue_dir: Option<PathBuf>,
+    /// When acknowledgements leave.
+    pub durability: Durability,
+    /// Length of a segment file in bytes.
+    pub segment_bytes: u64,
+    /// Bytes of frames in one commit, about; a larger request goes alone.
+    pub commit_bytes: usize,
+    /// Bytes that may wait to be committed before callers are turned away.
+    pub queue_bytes: usize,
+    /// Bytes of newest batches kept in memory.
+    pub cache_bytes: usize,
+    /// Bytes of the disk kept free: below it only state is taken in.
+    pub reserve_bytes: u64,
+    /// Called once when the store has stopped itself: nothing more is acknowledged, the process should end.
+    pub on_fatal: Option<OnFatal>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("root", &self.root).field("durability", &self.durability).finish()
+    }
+}
+
+impl Options {
+    /// The defaults for a data directory.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            index_dir: None,
+            catalogue_dir: None,
+            durability: Durability::Sync,
+            segment_bytes: 64 << 20,
+            commit_bytes: 8 << 20,
+            queue_bytes: 64 << 20,
+            cache_bytes: 16 << 20,
+            reserve_bytes: 0,
+            on_fatal: None,
+        }
+    }
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{path} is in use by another process ({holder})")]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Who, as far as the lock file says.
+        holder: String,
+    },
+    /// Another layout than the one this program reads.
+    #[error("{path} has format {found}, this program opens format {wanted}; run `azulite migrate`")]
+    Format {
+        /// The data directory.
+        path: PathBuf,
+        /// What its stamp says.
+        found: u32,
+        /// What this program opens.
+        wanted: u32,
+    },
+    /// The stamp could not be read or written.
+    #[error(transparent)]
+    Stamp(#[from] FormatError),
+    /// State records that were acknowledged are damaged; nothing that depends on them can be trusted.
+    #[error(
+        "state record at offset {offset} is damaged: segment {segment}, position {position}; restore from a backup"
+    )]
+    StateDamaged {
+        /// The segment.
+        segment: SegmentNumber,
+        /// Where in it, bytes from its start.
+        position: u64,
+        /// The record's offset.
+        offset: Offset,
+    },
+    /// The operating system refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// What was being read or written.
+        path: PathBuf,
+        /// The reason.
+        error: io::Error,
+    },
+    /// The index failed while being brought forward.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The blob catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// The blob folders failed.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The log could not be read while bringing the catalogue forward.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record of what recovery found could not be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why an append was not done. Nothing of the request is in the log, except after [`AppendError::Poisoned`], when it is
+/// unknown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Less than the reserve is free. Comes back by itself when there is room.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Too much waits already; try again.
+    #[error("{queued_bytes} bytes wait to be committed, at most {limit_bytes} may")]
+    Overloaded {
+        /// What waits.
+        queued_bytes: usize,
+        /// What may.
+        limit_bytes: usize,
+    },
+    /// The store is closing.
+    #[error("the store is closing")]
+    Closed,
+    /// A sync or an internal step failed: the store takes nothing more until it is opened again.
+    #[error("the store has stopped itself: {reason}")]
+    Poisoned {
+        /// What failed.
+        reason: String,
+    },
+    /// The operating system refused before anything was acknowledged.
+    #[error("the log could not be written: {reason}")]
+    Io {
+        /// What it said.
+        reason: String,
+    },
+    /// A batch could not be built: a record is too large.
+    #[error("a record batch may hold at most 2 GiB")]
+    TooLarge,
+}
+
+impl AppendError {
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        match is_full(error) {
+            true => Self::DiskFull,
+            false => Self::Io { reason: error.to_string() },
+        }
+    }
+}
+
+type Listener = Box<dyn Fn(&[PartitionNumber]) + Send + Sync>;
+
+/// What the threads of an open store share.
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) index: Index,
+    pub(crate) pending: Pending,
+    pub(crate) cache: BatchCache,
+    pub(crate) queue: Queue,
+    pub(crate) keeper: Keeper,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) blobs: BlobFiles,
+    pub(crate) state_partition: Arc<Partition>,
+    pub(crate) offsets_partition: Arc<Partition>,
+    pub(crate) partitions: RwLock<HashMap<PartitionNumber, Arc<Partition>>>,
+    pub(crate) topics: Topics,
+    pub(crate) synced: AtomicU64,
+    listener: OnceLock<Listener>,
+    fatal: Mutex<Option<String>>,
+    /// Declared last, so that the engines above have let go of their folders before the lock is.
+    lock: DirLock,
+}
+
+impl Core {
+    pub(crate) fn notify(&self, partitions: &[PartitionNumber]) {
+        if let Some(listener) = self.listener.get() {
+            listener(partitions);
+        }
+    }
+
+    /// Stops taking anything in, fails what waits, tells the owner. The first reason counts.
+    fn stop_with(&self, reason: &str) {
+        let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
+        if fatal.is_some() {
+            return;
+        }
+        *fatal = Some(reason.to_owned());
+        drop(fatal);
+        tracing::error!(reason, "the store stops itself; nothing more is acknowledged, restart the process");
+        let error = AppendError::Poisoned { reason: reason.to_owned() };
+        self.queue.close(error.clone());
+        self.queue.drain().into_iter().for_each(|request| (request.done)(Err(error.clone())));
+        self.pending.stop();
+        self.keeper.stop();
+        if let Some(on_fatal) = &self.options.on_fatal {
+            on_fatal(reason);
+        }
+    }
+
+    pub(crate) fn state(&self, keyspace: StateKeyspace, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        self.pending.state(&self.index, keyspace, key)
+    }
+
+    pub(crate) fn state_prefix(
+        &self,
+        keyspace: StateKeyspace,
+        prefix: &[u8],
+    ) -> Result<BTreeMap<Bytes, Bytes>, IndexError> {
+        self.pending.state_prefix(&self.index, keyspace, prefix)
+    }
+
+    /// Queues state changes as one batch per internal topic, committed together.
+    pub(crate) fn change(&self, changes: Vec<(StateKeyspace, Change)>, catalogue: bool, done: Done) {
+        let mut appends = Vec::with_capacity(2);
+        for (keyspace, partition) in
+            [(StateKeyspace::State, &self.state_partition), (StateKeyspace::Groups, &self.offsets_partition)]
+        {
+            let of_this = changes.iter().filter(|(k, _)| *k == keyspace).map(|(_, change)| change);
+            match state_batch(of_this) {
+                Ok(Some(batch)) => appends.push(Append { partition: partition.clone(), batch }),
+                Ok(None) => {}
+                Err(error) => return done(Err(error)),
+            }
+        }
+        let request = Request { appends, changes, catalogue, done };
+        if let Err((request, error)) = self.queue.push(None, request) {
+            (request.done)(Err(error));
+        }
+    }
+
+    /// [`Core::change`], waited for.
+    pub(crate) fn change_wait(
+        &self,
+        changes: Vec<(StateKeyspace, Change)>,
+        catalogue: bool,
+    ) -> Result<(), AppendError> {
+        wait(|done| self.change(changes, catalogue, done)).map(drop)
+    }
+}
+
+fn state_batch<'a>(changes: impl Iterator<Item = &'a Change>) -> Result<Option<CheckedBatch>, AppendError> {
+    let mut builder = BatchBuilder::default();
+    let now = clock::now_ms();
+    changes.for_each(|change| builder.push(now, Some(&change.key), change.value.as_deref()));
+    if builder.is_empty() {
+        return Ok(None);
+    }
+    builder.build().map(Some).ok_or(AppendError::TooLarge)
+}
+
+/// Runs something that answers through a [`Done`] and waits for the answer.
+pub(crate) fn wait(start: impl FnOnce(Done)) -> Result<Vec<Appended>, AppendError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    start(Box::new(move |outcome| {
+        // The receiver waits below; it cannot be gone.
+        drop(sender.send(outcome));
+    }));
+    receiver.recv().unwrap_or(Err(AppendError::Closed))
+}
+
+/// What opening a data directory found and did.
+#[derive(Clone, Debug, Default)]
+pub struct OpenReport {
+    /// Commits replayed from the log into the index.
+    pub replayed_commits: u64,
+    /// True when the index was built anew.
+    pub index_rebuilt: bool,
+    /// True when the blob catalogue was built anew.
+    pub catalogue_rebuilt: bool,
+    /// Bytes of a torn tail that were cut off and kept in `lost+found`.
+    pub torn_bytes: u64,
+    /// One line per damaged place found in this run, each naming segment and position, and partition and offsets where
+    /// they are known.
+    pub damage: Vec<String>,
+}
+
+/// An open data directory. Closed when the last clone is dropped, or by [`Store::close`].
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) core: Arc<Core>,
+    owner: Arc<Owner>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("root", &self.core.options.root).finish()
+    }
+}
+
+/// Ends the threads when the last [`Store`] is gone.
+struct Owner {
+    core: Arc<Core>,
+    threads: Mutex<Option<Threads>>,
+    report: OpenReport,
+}
+
+/// What a storage thread does; `Err` stops the store.
+type ThreadBody = Box<dyn FnOnce(&Core) -> Result<(), String> + Send>;
+
+struct Threads {
+    committer: JoinHandle<()>,
+    applier: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    catalogue: JoinHandle<()>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Owner {
+    /// Takes nothing more in, finishes what waits, brings the index to the end, releases the directory.
+    fn close(&self) {
+        let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let core = &self.core;
+        core.queue.close(AppendError::Closed);
+        let joined = |thread: JoinHandle<()>, name| {
+            if thread.join().is_err() {
+                tracing::error!(thread = name, "a storage thread ended by a panic");
+            }
+        };
+        joined(threads.committer, "committer");
+        core.pending.stop();
+        joined(threads.applier, "applier");
+        core.keeper.stop();
+        joined(threads.keeper, "keeper");
+        core.catalogue.stop();
+        joined(threads.catalogue, "catalogue");
+        let healthy = core.fatal.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        if healthy {
+            let closed = core.index.persist().map_err(|e| e.to_string());
+            let closed = closed.and_then(|()| core.catalogue.close().map_err(|e| e.to_string()));
+            if let Err(error) = closed {
+                tracing::warn!(error, "the index was not closed cleanly; the next start brings it forward");
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Opens a data directory, making it when there is none, and recovers whatever the last process left.
+    ///
+    /// # Durability
+    /// On `Ok` everything that was ever acknowledged is there, or [`OpenReport::damage`] names what is not.
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(fs: Arc<dyn Fs>, options: Options) -> Result<Self, OpenError> {
+        let root = options.root.clone();
+        let lock = take_lock(fs.as_ref(), &options)?;
+        match format::read_format(fs.as_ref(), &root)? {
+            Some(format::FORMAT) => {}
+            Some(found) => return Err(OpenError::Format { path: root, found, wanted: format::FORMAT }),
+            None => format::create(fs.as_ref(), &root)?,
+        }
+        let segments = Arc::new(Segments::new(fs.clone(), root.join("log")));
+        let mut report = OpenReport::default();
+        let (index, recovered, lost) = recover(&fs, &segments, &options)?;
+        let catalogue_dir = options.catalogue_dir.clone().unwrap_or_else(|| root.join("catalogue"));
+        let (catalogue, replay) = Catalogue::open(&catalogue_dir)?;
+        report.replayed_commits = recovered.replayed_commits;
+        report.index_rebuilt = recovered.rebuilt;
+        report.torn_bytes = recovered.torn_bytes;
+        report.catalogue_rebuilt = replay == Replay::Everything;
+        let core = build_core(fs, options, (segments, index, catalogue, lock), &recovered)?;
+        bring_catalogue_forward(&core, replay)?;
+        let core = Arc::new(core);
+        let threads = start_threads(&core, &recovered)?;
+        report_damage(&core, &recovered, &lost, &mut report)?;
+        let owner = Owner { core: core.clone(), threads: Mutex::new(Some(threads)), report };
+        Ok(Self { core, owner: Arc::new(owner) })
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn report(&self) -> &OpenReport {
+        &self.owner.report
+    }
+
+    /// Takes nothing more in, commits what waits, ends the threads. The data directory is released when the last clone
+    /// is dropped.
+    pub fn close(&self) {
+        self.owner.close();
+    }
+
+    /// Why the store stopped itself, if it did.
+    #[must_use]
+    pub fn fatal(&self) -> Option<String> {
+        self.core.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True while less than the reserve is free on the disk.
+    #[must_use]
+    pub fn disk_full(&self) -> bool {
+        self.core.keeper.disk_full()
+    }
+
+    /// Has `listener` called after every commit, on the committer thread, with the partitions that grew. Once only.
+    pub fn on_commit(&self, listener: impl Fn(&[PartitionNumber]) + Send + Sync + 'static) {
+        let first = self.core.listener.set(Box::new(listener)).is_ok();
+        assert!(first, "on_commit is called once");
+    }
+
+    /// Writes the HTTP address into the lock file, so that commands find the server.
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    pub fn describe(&self, http: &str) -> io::Result<()> {
+        self.core.lock.describe(Some(http))
+    }
+
+    /// Queues batches that are committed together or not at all.
+    ///
+    /// # Durability
+    /// `done` gets `Ok` only once everything is durable as the mode says, and readers see it.
+    /// # Errors
+    /// Through `done`: see [`AppendError`].
+    pub fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
+        let request = Request { appends, changes: Vec::new(), catalogue: false, done };
+        if let Err((request, error)) = self.core.queue.push(Some(lane), request) {
+            (request.done)(Err(error));
+        }
+    }
+
+    /// [`Store::append`], waited for.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_wait(&self, lane: Lane, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        wait(|done| self.append(lane, appends, done))
+    }
+
+    /// A value that callers keep under a name of theirs.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn kv(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        self.core.state(StateKeyspace::State, &StateKey::Kv(name.to_vec()).encode())
+    }
+
+    /// Sets (`None`: removes) values that callers keep, all or nothing.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn put_kv(&self, values: Vec<(Vec<u8>, Option<Bytes>)>) -> Result<(), AppendError> {
+        let change = |(name, value): (Vec<u8>, Option<Bytes>)| (StateKeyspace::State, Change::kv(&name, value));
+        self.core.change_wait(values.into_iter().map(change).collect(), false)
+    }
+
+    /// Every range of offsets known to be lost.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        let partitions = self.core.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        partitions.values().flat_map(|partition| partition.damage()).collect()
+    }
+
+    /// Every index row but the marker, sorted, after everything committed so far has been applied: for tests.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn index_dump(&self) -> Result<Vec<IndexRow>, IndexError> {
+        self.core.pending.flush();
+        self.core.index.dump()
+    }
+}
+
+fn take_lock(fs: &dyn Fs, options: &Options) -> Result<DirLock, OpenError> {
+    let root = &options.root;
+    DirLock::take(fs, root).map_err(|error| {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return OpenError::Io { path: root.clone(), error };
+        }
+        let pid = format::holder(fs, root).pid.map_or("unknown".to_owned(), |pid| pid.to_string());
+        OpenError::Locked { path: root.clone(), holder: format!("process {pid}") }
+    })
+}
+
+/// Rows of the index that name places the log does not have: acknowledged records that are gone.
+type Lost = Vec<(PartitionNumber, Offset, DamageRecord)>;
+
+/// Opens the index and brings it to the end of the log; one that does not open or does not belong is built anew.
+fn recover(fs: &Arc<dyn Fs>, segments: &Segments, options: &Options) -> Result<(Index, Recovered, Lost), OpenError> {
+    let path = options.index_dir.clone().unwrap_or_else(|| options.root.join("index"));
+    let io_error = |error| OpenError::Io { path: path.clone(), error };
+    let mut lost = Lost::new();
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        Index::open(&path).and_then(|index| index.marker().map(|marker| (index, marker)))
+    }));
+    let index = match opened {
+        Ok(Ok((index, None))) => index,
+        Ok(Ok((index, Some(marker)))) if marker_fits(segments, marker).map_err(io_error)? => index,
+        Ok(Ok((index, Some(_)))) => {
+            tracing::error!("the index is ahead of the log: acknowledged records are missing; it is built anew");
+            lost = rows_without_frames(&index, segments).map_err(OpenError::Index)?;
+            drop(index);
+            fresh_index(&path).map_err(io_error)??
+        }
+        // Never deleted under somebody who uses it.
+        Ok(Err(error)) if error.is_locked() => return Err(error.into()),
+        Ok(Err(error)) => {
+            tracing::info!(%error, "the index does not open and is built anew from the log");
+            fresh_index(&path).map_err(io_error)??
+        }
+        Err(_) => fresh_index(&path).map_err(io_error)??,
+    };
+    let lost_and_found = options.root.join("lost+found");
+    let recovered = Recovery::new(fs, segments, &index, &lost_and_found).run()?;
+    Ok((index, recovered, lost))
+}
+
+fn fresh_index(path: &std::path::Path) -> io::Result<Result<Index, OpenError>> {
+    crate::fs::remove_tree(path)?;
+    Ok(Index::open(path).map_err(OpenError::Index))
+}
+
+fn rows_without_frames(index: &Index, segments: &Segments) -> Result<Lost, IndexError> {
+    let mut lost = Lost::new();
+    let mut lengths: HashMap<SegmentNumber, u64> = HashMap::new();
+    for row in index.all_batches() {
+        let (key, row) = row?;
+        let segment = row.segment();
+        let len =
+            *lengths.entry(segment).or_insert_with(|| segments.open(segment).and_then(|file| file.len()).unwrap_or(0));
+        let end = row.position + crate::frame::frame_len(row.payload_len);
+        if end > len {
+            let next = key.base_offset + i64::from(row.last_offset_delta) + 1;
+            lost.push((key.partition, key.base_offset, DamageRecord::new(next, segment, row.position)));
+        }
+    }
+    Ok(lost)
+}
+
+fn internal(number: PartitionNumber, topic: &str) -> Arc<Partition> {
+    Arc::new(Partition::new(number, TopicPartition { topic: topic.to_owned(), partition: 0 }))
+}
+
+fn build_core(
+    fs: Arc<dyn Fs>,
+    options: Options,
+    (segments, index, catalogue, lock): (Arc<Segments>, Index, Catalogue, DirLock),
+    recovered: &Recovered,
+) -> Result<Core, OpenError> {
+    let state_partition = internal(STATE_PARTITION, STATE_TOPIC);
+    let offsets_partition = internal(OFFSETS_PARTITION, OFFSETS_TOPIC);
+    let topics = Topics::default();
+    let mut partitions = HashMap::new();
+    for (partition, id) in [(&state_partition, 1), (&offsets_partition, 2)] {
+        restore(&index, partition)?;
+        partitions.insert(partition.number(), partition.clone());
+        topics.insert(Topic::internal(partition.clone(), id));
+    }
+    for row in index.state_prefix(StateKeyspace::State, &StateKey::topics()) {
+        let (key, bytes) = row?;
+        let record = value::<TopicRecord>(&bytes).zip(StateKey::decode(&key));
+        let Some((record, StateKey::Topic(name))) = record else {
+            return Err(IndexError::Row { keyspace: "state", key: format!("{key:?}") }.into());
+        };
+        let topic = Topic::from_record(&name, &record);
+        for partition in &topic.partitions {
+            restore(&index, partition)?;
+            partitions.insert(partition.number(), partition.clone());
+        }
+        topics.insert(topic);
+    }
+    let keeper = Keeper::new(
+        fs.clone(),
+        segments.clone(),
+        options.root.clone(),
+        (options.segment_bytes, options.reserve_bytes),
+        SegmentNumber(recovered.next_segment.max(1)),
+    );
+    let core = Core {
+        blobs: BlobFiles::open(fs, &options.root)?,
+        pending: Pending::default(),
+        cache: BatchCache::new(options.cache_bytes),
+        queue: Queue::new(options.queue_bytes),
+        partitions: RwLock::new(partitions),
+        synced: AtomicU64::new(recovered.last_commit),
+        listener: OnceLock::new(),
+        fatal: Mutex::new(None),
+        options,
+        segments,
+        index,
+        keeper,
+        catalogue,
+        state_partition,
+        offsets_partition,
+        topics,
+        lock,
+    };
+    for (partition, from, record) in stored_damage(&core.index)? {
+        let partitions = core.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(partition) = partitions.get(&partition) {
+            note_damage(partition, from, record);
+        }
+    }
+    Ok(core)
+}
+
+fn note_damage(partition: &Partition, from: Offset, record: DamageRecord) {
+    let offsets = partition.offsets();
+    if record.end > offsets.high_watermark {
+        let max = Some(partition.max_timestamp());
+        partition.restore(offsets.log_start, record.end, max);
+    }
+    partition.add_damage(from, record);
+}
+
+/// Sets a partition's ends from its rows.
+fn restore(index: &Index, partition: &Partition) -> Result<(), OpenError> {
+    let number = partition.number();
+    let last = index.batch_at_or_before(number, Offset::MAX)?;
+    let end = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
+    let key = StateKey::LogStart(number).encode();
+    let log_start = index.state(StateKeyspace::State, &key)?.and_then(|bytes| value::<i64>(&bytes)).unwrap_or(0);
+    partition.restore(log_start, end, index.max_timestamp(number)?);
+    Ok(())
+}
+
+fn stored_damage(index: &Index) -> Result<Lost, OpenError> {
+    let mut damage = Lost::new();
+    for row in index.state_prefix(StateKeyspace::State, &StateKey::damage()) {
+        let (key, bytes) = row?;
+        if let (Some(StateKey::Damage(partition, from)), Some(record)) = (StateKey::decode(&key), value(&bytes)) {
+            damage.push((partition, from, record));
+        }
+    }
+    Ok(damage)
+}
+
+/// Replays blob references from the state topic into a catalogue that was not cleanly closed.
+fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(), OpenError> {
+    let state = &core.state_partition;
+    let end = state.offsets().high_watermark;
+    match replay {
+        Replay::Nothing => {}
+        Replay::From(offset) if offset <= end => {
+            let mut next = offset;
+            while next < end {
+                let batches = core.read(state, next, 1 << 20)?;
+                let mut changes = Vec::new();
+                for batch in &batches {
+                    let records = Records::of(batch).map_err(|error| ReadError::batch(state, next, &error))?;
+                    for record in records {
+                        let record = record.map_err(|error| ReadError::batch(state, next, &error))?;
+                        next = record.offset + 1;
+                        if let Some(key) = record.key {
+                            changes.push(Change { key, value: record.value });
+                        }
+                    }
+                }
+                core.catalogue.apply(next, changes.iter())?;
+                if batches.is_empty() {
+                    break;
+                }
+            }
+        }
+        // Ahead of the log, or empty: every reference, straight from the index.
+        Replay::From(_) | Replay::Everything => {
+            let mut changes = Vec::new();
+            for row in core.index.state_prefix(StateKeyspace::State, &StateKey::blob_refs()) {
+                let (key, bytes) = row?;
+                changes.push(Change { key, value: Some(bytes) });
+                if changes.len() == 4096 {
+                    core.catalogue.apply(0, changes.iter())?;
+                    changes.clear();
+                }
+            }
+            core.catalogue.apply(end, changes.iter())?;
+        }
+    }
+    Ok(())
+}
+
+fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<Threads, OpenError> {
+    core.keeper.check_room();
+    let mut committer = Committer::new(core.clone(), recovered.last_commit, recovered.append_ms);
+    let spawn = |name: &str, run: ThreadBody| {
+        let shared = core.clone();
+        let body = move || {
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(&shared)));
+            match outcome {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => shared.stop_with(&reason),
+                Err(_) => shared.stop_with("a storage thread panicked"),
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("azulite-{name}")).spawn(body);
+        thread.map_err(|error| OpenError::Io { path: core.options.root.clone(), error })
+    };
+    let text = |prefix: &'static str| move |error: &dyn std::fmt::Display| format!("{prefix}: {error}");
+    let (log, index, keep, catalogue) =
+        (text("writing the log failed"), text("the index failed"), text("a segment failed"), text("the catalogue"));
+    Ok(Threads {
+        applier: spawn("apply", Box::new(move |core| core.pending.run(&core.index).map_err(|e| index(&e))))?,
+        keeper: spawn("segments", Box::new(move |core| core.keeper.run().map_err(|e| keep(&e))))?,
+        catalogue: spawn("catalogue", Box::new(move |core| core.catalogue.run().map_err(|e| catalogue(&e))))?,
+        committer: spawn("commit", Box::new(move |_| committer.run().map_err(|e| log(&e))))?,
+    })
+}
+
+/// Names damage found now, and records lost ranges so that they stay named.
+fn report_damage(core: &Core, recovered: &Recovered, lost: &Lost, report: &mut OpenReport) -> Result<(), OpenError> {
+    let mut changes = Vec::new();
+    let found = recovered.damage.iter().map(|bad| match bad.lost {
+        Some((partition, from, end)) => (Some((partition, from, damage_record(bad, end))), bad.clone()),
+        None => (None, bad.clone()),
+    });
+    let place = |segment: SegmentNumber, from: u64| format!("segment {segment}, position {from}");
+    let mut lines = Vec::new();
+    let mut ranges: Lost = lost.clone();
+    for (range, bad) in found {
+        match range {
+            Some(range) => ranges.push(range),
+            None => lines.push(format!("{}..{}: no frame can be read", place(bad.segment, bad.from), bad.to)),
+        }
+    }
+    let partitions = core.partitions.read().unwrap_or_else(PoisonError::into_inner).clone();
+    for (number, from, record) in ranges {
+        let name = partitions.get(&number).map_or(format!("partition number {}", number.0), |p| p.name().to_string());
+        let last = record.end - 1;
+        lines.push(format!("{name} offsets {from} to {last} are lost: {}", place(record.segment(), record.position)));
+        changes.push((StateKeyspace::State, Change::put(&StateKey::Damage(number, from), &record)));
+        if let Some(partition) = partitions.get(&number) {
+            note_damage(partition, from, record);
+        }
+    }
+    lines.iter().for_each(|line| tracing::error!("damage: {line}"));
+    report.damage = lines;
+    if !changes.is_empty() {
+        core.change_wait(changes, false)?;
+    }
+    core.synced.fetch_max(recovered.last_commit, Ordering::AcqRel);
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

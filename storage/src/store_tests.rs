@@ -1,0 +1,157 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::blobs::Deleted;
+use crate::fs::RealFs;
+use crate::ids::Sha256;
+use crate::offsets::CommittedOffset;
+use crate::state::BlobRefKey;
+use crate::topics::NewTopic;
+
+fn open(root: &Path) -> Store {
+    let options = Options { segment_bytes: 1 << 20, ..Options::new(root.to_owned()) };
+    Store::open(Arc::new(RealFs), options).unwrap()
+}
+
+fn topic(name: &str) -> NewTopic {
+    NewTopic { name: name.into(), partitions: 2, config: BTreeMap::new() }
+}
+
+fn batch(values: &[&str]) -> CheckedBatch {
+    let mut builder = BatchBuilder::default();
+    for (time, value) in (100..).zip(values) {
+        builder.push(time, Some(b"k"), Some(value.as_bytes()));
+    }
+    builder.build().unwrap()
+}
+
+fn append(store: &Store, partition: &Arc<Partition>, values: &[&str]) -> Offset {
+    let appends = vec![Append { partition: partition.clone(), batch: batch(values) }];
+    store.append_wait(Lane(1), appends).unwrap()[0].base_offset
+}
+
+fn read_all(store: &Store, partition: &Partition, mut from: Offset) -> Vec<(Offset, String)> {
+    let mut all = Vec::new();
+    loop {
+        let batches = store.read(partition, from, 100).unwrap();
+        if batches.is_empty() {
+            return all;
+        }
+        for record in batches.iter().flat_map(|b| Records::of(b).unwrap()) {
+            let record = record.unwrap();
+            from = record.offset + 1;
+            all.push((record.offset, String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn records_groups_and_topics_survive_close_and_drop() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let t = store.create_topic(topic("t")).unwrap();
+    assert_eq!(append(&store, &t.partitions[1], &["a", "b"]), 0);
+    assert_eq!(append(&store, &t.partitions[1], &["c"]), 2);
+    let place = TopicPartition { topic: "t".into(), partition: 1 };
+    let committed = CommittedOffset { offset: 2, leader_epoch: 0, metadata: "m".into(), commit_time_ms: 5 };
+    let changes = vec![(place.clone(), Some(committed.clone()))];
+    store.commit_offsets_wait("g", &changes, vec![(b"x".to_vec(), Some("y".into()))]).unwrap();
+    drop((store, t));
+    for _ in 0..3 {
+        let store = open(dir.path());
+        let t = store.topic("t").unwrap();
+        let all = [(0, "a".to_owned()), (1, "b".into()), (2, "c".into())];
+        assert_eq!(read_all(&store, &t.partitions[1], 0), all);
+        assert_eq!(read_all(&store, &t.partitions[1], 2), all[2..]);
+        assert_eq!(store.committed("g", &place).unwrap(), Some(committed.clone()));
+        assert_eq!(store.groups().unwrap(), ["g".to_owned()].into());
+        assert_eq!(store.kv(b"x").unwrap().unwrap(), "y");
+        assert_eq!(store.report().replayed_commits, 0, "a clean close leaves nothing to replay");
+        assert_eq!(store.report().damage, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_deleted_index_and_catalogue_are_rebuilt_row_by_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let hash = Sha256([7; 32]);
+    let key = BlobRefKey { hash, source: "lab".into(), label: "content".into() };
+    let store = open(dir.path());
+    let t = store.create_topic(topic("t")).unwrap();
+    for round in 0..50 {
+        append(&store, &t.partitions[round % 2], &["x".repeat(round * 900).as_str(), "y"]);
+    }
+    let mut staged = store.stage().unwrap();
+    staged.write(b"hello").unwrap();
+    store.publish(staged, &key, vec![9]).unwrap();
+    let before = store.index_dump().unwrap();
+    assert_eq!(before.iter().filter(|row| row.0 == "log").count(), 52);
+    drop((store, t));
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
+    let store = open(dir.path());
+    assert!(store.report().index_rebuilt && store.report().catalogue_rebuilt);
+    assert_eq!(store.index_dump().unwrap(), before);
+    let record = store.blob(&key).unwrap().unwrap();
+    assert_eq!((record.size, record.description.as_slice()), (5, &[9][..]));
+    let mut bytes = [0; 8];
+    assert_eq!(store.open_blob(hash, &record).unwrap().read_at(&mut bytes, 1).unwrap(), 4);
+    assert_eq!(&bytes[..4], b"ello");
+}
+
+#[test]
+fn blobs_are_shared_copied_and_removed_with_their_last_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let name = |source: &str| BlobRefKey { hash: Sha256([7; 32]), source: source.into(), label: "content".into() };
+    let mut staged = store.stage().unwrap();
+    staged.write(b"hello").unwrap();
+    store.publish(staged, &name("a"), vec![]).unwrap();
+    assert!(store.copy_blob(&name("a"), &name("b")).unwrap());
+    assert!(!store.copy_blob(&name("x"), &name("b")).unwrap());
+    assert_eq!(store.delete_blob(&name("a"), Some(1)).unwrap(), Deleted::TooYoung);
+    assert_eq!(store.delete_blob(&name("a"), None).unwrap(), Deleted::Removed);
+    assert_eq!(store.delete_blob(&name("a"), None).unwrap(), Deleted::Missing);
+    let record = store.blob(&name("b")).unwrap().unwrap();
+    store.open_blob(Sha256([7; 32]), &record).unwrap();
+    assert_eq!(store.delete_blob(&name("b"), Some(i64::MAX)).unwrap(), Deleted::Removed);
+    assert!(matches!(store.open_blob(Sha256([7; 32]), &record), Err(BlobError::Damaged { found: 0, .. })));
+    let staging = std::fs::read_dir(dir.path().join("staging")).unwrap().count();
+    assert_eq!(staging, 0);
+}
+
+#[test]
+fn the_first_record_of_a_time_is_found_whatever_the_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let t = store.create_topic(topic("t")).unwrap();
+    let p = &t.partitions[0];
+    for times in [[10, 20], [5, 6], [30, 25]] {
+        let mut builder = BatchBuilder::default();
+        times.iter().for_each(|time| builder.push(*time, None, Some(b"v")));
+        let appends = vec![Append { partition: p.clone(), batch: builder.build().unwrap() }];
+        store.append_wait(Lane(1), appends).unwrap();
+    }
+    for _ in 0..2 {
+        let found = |time| store.offset_for_time(p, time).unwrap();
+        assert_eq!(found(0), Some((0, 10)));
+        assert_eq!(found(11), Some((1, 20)));
+        assert_eq!(found(21), Some((4, 30)));
+        assert_eq!(found(31), None);
+        store.index_dump().unwrap();
+    }
+}
+
+#[test]
+fn a_second_opener_is_told_who_holds_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let options = Options::new(dir.path().to_owned());
+    let got = Store::open(Arc::new(RealFs), options);
+    let pid = format!("process {}", std::process::id());
+    assert!(matches!(&got, Err(OpenError::Locked { holder, .. }) if *holder == pid), "got {got:?}");
+    drop(store);
+    open(dir.path());
+}
