@@ -1,1 +1,25 @@
-//! x
+//! azulite: a Kafka-compatible log, a content-addressed blob store and the Azul Dispatcher's HTTP API in one process.
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`cli`] | one file per command |
+//! | [`config`], [`serve`] | `appliance.toml` to a checked configuration; start, listeners, stop |
+//! | [`http`] | routes and status codes |
+//! | [`dispatcher`] | event models, choice of topic, filters, readers |
+//! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
+//! | [`broker`] | the one door to the log |
+//! | [`metrics`] | what is counted |
+//!
+//! Arrows point down: edges call the dispatcher and the streams service, those call the broker and the store
+//! (`azulite-storage`), never the other way.
+
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod dispatcher;
+pub mod http;
+pub mod identify;
+pub mod metrics;
+mod notify;
+pub mod serve;
+pub mod streams;

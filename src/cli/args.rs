@@ -272,12 +272,15 @@ pub enum BenchCommand {
     },
     /// The log beside the limit of the disk: the same sizes in the same run
     Log {
-        /// Size of one record, for example 1Ki, 16Ki or 2MB
-        #[arg(long, value_name = "SIZE", default_value = "16Ki", value_parser = parse_size)]
-        size: u64,
-        /// Producers that append at once
-        #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
-        producers: u16,
+        /// Size of one record, for example 1Ki, 16Ki or 2MB [default: the sizes the log is built for]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        size: Option<u64>,
+        /// Producers that append at once [default: 64, or what goes with the sizes the log is built for]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        producers: Option<u16>,
+        /// Repetitions, at least three [default: 3]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+        repetitions: Option<u32>,
         /// Directory on the disk to measure [default: the data directory]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
@@ -367,7 +370,7 @@ mod tests {
     fn sizes_on_the_command_line_are_those_of_the_file() {
         let cli = parse("bench log --size 2Ki").unwrap();
         assert!(
-            matches!(&cli.command, Command::Bench(Bench { command: BenchCommand::Log { size: 2048, .. } })),
+            matches!(&cli.command, Command::Bench(Bench { command: BenchCommand::Log { size: Some(2048), .. } })),
             "{cli:?}"
         );
     }

@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 21] = [
+const RANGES: [Range; 20] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -84,17 +84,16 @@ const RANGES: [Range; 21] = [
     size("http.max_event_body", KI, 4 * GI, |c| c.http.max_event_body),
     size("storage.segment_bytes", MI, GI, |c| c.storage.segment_bytes),
     size("storage.commit_bytes", 64 * KI, 512 * MI, |c| c.storage.commit_bytes),
-    count("storage.queue_requests", 1, 1_000_000, |c| c.storage.queue_requests.into()),
     size("storage.queue_bytes", 64 * KI, 64 * GI, |c| c.storage.queue_bytes),
     size("storage.cache_bytes", 0, TI, |c| c.storage.cache_bytes),
     count("events.partition_count", 1, PARTITIONS_MAX, |c| c.events.partition_count.into()),
     count("events.api_event_fetch_limit", 1, 1_000_000, |c| c.events.api_event_fetch_limit.into()),
     duration("events.api_default_event_wait", 0, 3_600 * SECOND, |c| ms(c.events.api_default_event_wait)),
     size("events.message_max_bytes", 1, 256 * MI, |c| c.events.message_max_bytes),
+    size("events.max_fetch_bytes", MI, 4 * GI, |c| c.events.max_fetch_bytes),
     count("events.consumer_group_retention_days", 1, 36_500, |c| c.events.consumer_group_retention_days.into()),
     size("streams.max_upload_bytes", 0, 1_024 * TI, |c| c.streams.max_upload_bytes),
     count("streams.max_uploads", 1, 65_535, |c| c.streams.max_uploads.into()),
-    size("streams.max_staging_bytes", 0, 1_024 * TI, |c| c.streams.max_staging_bytes),
     count("identify.jobs", 0, 1_024, |c| c.identify.jobs.into()),
 ];
 
@@ -164,6 +163,14 @@ fn check_names(config: &Config, report: &mut Report<'_>) {
     for (name, source) in &config.sources {
         let path = vec!["sources".to_owned(), name.clone()];
         check_name(path.clone(), name, SOURCE_NAME_MAX, report);
+        if name.contains('.') {
+            let key = KeyPath::new(path.clone());
+            report.value(
+                &key,
+                "{ .. }",
+                "a source name may not hold a dot: consumers match sources up to the next dot",
+            );
+        }
         check_topic([path, vec!["kafka".to_owned()]].concat(), &source.kafka, report);
     }
     for (name, topic) in &config.topics {
@@ -216,7 +223,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn check_sizes(config: &Config, report: &mut Report<'_>) {
-    let (storage, events, streams) = (&config.storage, &config.events, &config.streams);
+    let (storage, events) = (&config.storage, &config.events);
     let mut at_most = |small: (&str, u64), large: (&str, u64), message: &str| {
         if small.1 > large.1 {
             let [small_value, large_value] = [small.1, large.1].map(|bytes| shown(Unit::Size, bytes));
@@ -229,11 +236,6 @@ fn check_sizes(config: &Config, report: &mut Report<'_>) {
     at_most(commit, ("storage.segment_bytes", storage.segment_bytes), "a commit never spans two segments");
     at_most(commit, queue, "a commit is filled from the queue");
     at_most(message, queue, "the largest event must fit into the queue");
-    if streams.max_upload_bytes > 0 && streams.max_staging_bytes > 0 {
-        let upload = ("streams.max_upload_bytes", streams.max_upload_bytes);
-        let staging = ("streams.max_staging_bytes", streams.max_staging_bytes);
-        at_most(upload, staging, "the largest upload must fit into staging");
-    }
 }
 
 /// What is allowed but deserves a line in the log.

@@ -90,8 +90,6 @@ pub struct Storage {
     /// Size up to which waiting writes share one sync.
     #[serde(with = "units::size")]
     pub commit_bytes: u64,
-    /// Writes that may wait for the committer.
-    pub queue_requests: u32,
     /// Bytes that may wait for the committer.
     #[serde(with = "units::size")]
     pub queue_bytes: u64,
@@ -109,7 +107,6 @@ impl Default for Storage {
             durability: Durability::Sync,
             segment_bytes: 64 * MI,
             commit_bytes: 8 * MI,
-            queue_requests: 4_096,
             queue_bytes: 64 * MI,
             cache_bytes: 64 * MI,
             reserve: Reserve { bytes: Some(GI), percent: Some(5) },
@@ -245,6 +242,9 @@ pub struct Events {
     /// Size of one event as it is stored (Avro).
     #[serde(with = "units::size")]
     pub message_max_bytes: u64,
+    /// Size of one GET answer, about; a larger single event goes alone.
+    #[serde(with = "units::size")]
+    pub max_fetch_bytes: u64,
     /// Days after which the read position of a plugin that no longer asks is dropped.
     pub consumer_group_retention_days: u32,
 }
@@ -257,6 +257,7 @@ impl Default for Events {
             api_event_fetch_limit: 1_000,
             api_default_event_wait: Duration::from_secs(5),
             message_max_bytes: 3 * MI,
+            max_fetch_bytes: 64 * MI,
             consumer_group_retention_days: 30,
         }
     }
@@ -273,14 +274,11 @@ pub struct Streams {
     pub max_upload_bytes: u64,
     /// Uploads under way at once.
     pub max_uploads: u32,
-    /// Bytes that uploads under way may hold in the staging folder; 0 is no limit but the disk.
-    #[serde(with = "units::size")]
-    pub max_staging_bytes: u64,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { api_allow_delete: false, max_upload_bytes: 0, max_uploads: 64, max_staging_bytes: 0 }
+        Self { api_allow_delete: false, max_upload_bytes: 0, max_uploads: 64 }
     }
 }
 

@@ -159,8 +159,6 @@ fn contradictions_name_both_settings() {
     let got =
         from_file("[events]\nmessage_max_bytes = \"2Mi\"\n[storage]\nqueue_bytes = \"1Mi\"\ncommit_bytes = \"1Mi\"\n");
     assert!(got[0].contains("the largest event must fit into the queue"), "{got:?}");
-    let got = from_file("[streams]\nmax_upload_bytes = \"2Mi\"\nmax_staging_bytes = \"1Mi\"\n");
-    assert!(got[0].contains("the largest upload must fit into staging"), "{got:?}");
 }
 
 #[test]

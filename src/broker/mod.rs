@@ -1,0 +1,139 @@
+//! Policy over the log: one door for everything that is appended, fetches that wait, groups whose start is fixed before
+//! they are first answered.
+//!
+//! Knows topics, partitions and groups; nothing of sockets, wire versions or Azul. Speaks to a [`LogStore`], of which
+//! the embedded store is one.
+
+mod store;
+mod waiters;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use azulite_storage::groups::{CommitOffsetsError, OffsetChanges};
+pub use azulite_storage::log::ReadError;
+pub use azulite_storage::offsets::CommittedOffset;
+pub use azulite_storage::topics::CreateTopicError;
+pub use azulite_storage::{
+    Append, AppendError, Appended, BatchBuilder, Lane, NewTopic, Offset, Partition, PartitionNumber, Records, Topic,
+    TopicPartition,
+};
+pub use store::{CommitListener, LogStore, Value};
+pub use waiters::Waiter;
+
+use waiters::Waiters;
+
+/// The one door to the log.
+#[derive(Clone)]
+pub struct Broker {
+    log: Arc<dyn LogStore>,
+    waiters: Arc<Waiters>,
+    topics_version: Arc<AtomicU64>,
+    next_lane: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Broker")
+    }
+}
+
+impl Broker {
+    /// A broker over a log that nobody else listens to.
+    pub fn new(log: Arc<dyn LogStore>) -> Self {
+        let waiters = Arc::new(Waiters::default());
+        let wake = waiters.clone();
+        log.on_commit(Box::new(move |grown| wake.wake(grown)));
+        Self { log, waiters, topics_version: Arc::default(), next_lane: Arc::default() }
+    }
+
+    /// The log itself, for calls on blocking threads.
+    pub fn log(&self) -> &Arc<dyn LogStore> {
+        &self.log
+    }
+
+    /// A topic, made with `new` when there is none of that name yet. Blocks for one commit when it makes one.
+    ///
+    /// # Durability
+    /// On `Ok` the topic is durable and open readers are told of it.
+    /// # Errors
+    /// See [`CreateTopicError`].
+    pub fn topic_or_create(&self, name: &str, new: impl FnOnce() -> NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+        if let Some(topic) = self.log.topic(name) {
+            return Ok(topic);
+        }
+        match self.log.create_topic(new()) {
+            // Somebody else was faster.
+            Err(CreateTopicError::Exists(name)) => self.log.topic(&name).ok_or(CreateTopicError::Exists(name)),
+            Ok(topic) => {
+                self.topics_version.fetch_add(1, Ordering::AcqRel);
+                self.waiters.wake_all();
+                Ok(topic)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes whenever a topic is made: a reader that kept the old number looks at the topics again.
+    pub fn topics_version(&self) -> u64 {
+        self.topics_version.load(Ordering::Acquire)
+    }
+
+    /// Appends batches, all or nothing, in a lane of their own.
+    ///
+    /// # Durability
+    /// ACK-SYNCED: `Ok` only after the sync.
+    /// # Errors
+    /// See [`AppendError`].
+    /// # Cancel safety
+    /// Dropping the future does not take the append back; it is unknown whether it happens.
+    pub async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        let lane = Lane(self.next_lane.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome| {
+            // The caller may have gone; the append stands.
+            drop(sender.send(outcome));
+        });
+        self.log.append(lane, appends, done);
+        receiver.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Something to wait on until one of the partitions grows or a topic is made. Take it before looking at the log, so
+    /// that nothing is missed in between.
+    pub fn waiter(&self, partitions: impl Iterator<Item = PartitionNumber>) -> Waiter {
+        Waiters::register(&self.waiters, partitions)
+    }
+
+    /// Wakes whoever waits on these partitions although they did not grow: something was given back.
+    pub fn wake(&self, partitions: &[PartitionNumber]) {
+        self.waiters.wake(partitions);
+    }
+
+    /// Positions of a group with the lag of each: what tools show.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn group_lag(&self, group: &str) -> Result<BTreeMap<TopicPartition, GroupPosition>, ReadError> {
+        let positions = self.log.group_offsets(group)?;
+        let lag = |(place, committed): (TopicPartition, CommittedOffset)| {
+            let topic = self.log.topic(&place.topic);
+            let partition = topic.as_ref().and_then(|t| t.partition(place.partition));
+            let end = partition.map(|p| p.offsets().high_watermark);
+            let lag = end.map(|end| (end - committed.offset).max(0));
+            (place, GroupPosition { committed, end, lag })
+        };
+        Ok(positions.into_iter().map(lag).collect())
+    }
+}
+
+/// A group's position in one partition beside the partition's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// What the group committed.
+    pub committed: CommittedOffset,
+    /// The partition's high watermark; `None` when the topic is gone.
+    pub end: Option<Offset>,
+    /// Records between the two.
+    pub lag: Option<i64>,
+}

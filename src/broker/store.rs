@@ -1,0 +1,125 @@
+//! What the broker needs of a log, in Kafka's terms; the embedded store's side of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use azulite_storage::Store;
+use azulite_storage::groups::{CommitOffsetsError, OffsetChanges};
+use azulite_storage::index::IndexError;
+use azulite_storage::log::ReadError;
+use azulite_storage::offsets::CommittedOffset;
+use azulite_storage::topics::CreateTopicError;
+use azulite_storage::{Append, Done, Lane, NewTopic, Offset, Partition, PartitionNumber, Topic, TopicPartition};
+use bytes::Bytes;
+
+/// Told after each commit which partitions grew, on a storage thread.
+pub type CommitListener = Box<dyn Fn(&[PartitionNumber]) + Send + Sync>;
+
+/// A value of the caller's own that is committed together with group offsets; `None` removes it.
+pub type Value = (Vec<u8>, Option<Bytes>);
+
+/// A log of topics with group offsets. Calls may block on the disk and are made on blocking threads, except
+/// [`LogStore::append`], [`LogStore::commit_offsets`], [`LogStore::topic`] and [`LogStore::topics`], which never do.
+pub trait LogStore: Send + Sync + 'static {
+    /// See [`Store::on_commit`].
+    fn on_commit(&self, listener: CommitListener);
+    /// See [`Store::topic`].
+    fn topic(&self, name: &str) -> Option<Arc<Topic>>;
+    /// See [`Store::topics`].
+    fn topics(&self) -> Vec<Arc<Topic>>;
+    /// See [`Store::create_topic`].
+    ///
+    /// # Errors
+    /// See [`CreateTopicError`].
+    fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError>;
+    /// See [`Store::append`].
+    fn append(&self, lane: Lane, appends: Vec<Append>, done: Done);
+    /// See [`Store::read`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError>;
+    /// See [`Store::commit_offsets`].
+    ///
+    /// # Errors
+    /// See [`CommitOffsetsError`].
+    fn commit_offsets(
+        &self,
+        group: &str,
+        offsets: &OffsetChanges,
+        values: Vec<Value>,
+        done: Done,
+    ) -> Result<(), CommitOffsetsError>;
+    /// See [`Store::commit_offsets_wait`].
+    ///
+    /// # Errors
+    /// See [`CommitOffsetsError`].
+    fn commit_offsets_wait(
+        &self,
+        group: &str,
+        offsets: &OffsetChanges,
+        values: Vec<Value>,
+    ) -> Result<(), CommitOffsetsError>;
+    /// See [`Store::group_offsets`].
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    fn group_offsets(&self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, IndexError>;
+    /// See [`Store::groups`].
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    fn groups(&self) -> Result<BTreeSet<String>, IndexError>;
+    /// See [`Store::kv`].
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    fn kv(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError>;
+}
+
+impl LogStore for Store {
+    fn on_commit(&self, listener: CommitListener) {
+        Store::on_commit(self, listener);
+    }
+    fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        Store::topic(self, name)
+    }
+    fn topics(&self) -> Vec<Arc<Topic>> {
+        Store::topics(self)
+    }
+    fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+        Store::create_topic(self, new)
+    }
+    fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
+        Store::append(self, lane, appends, done);
+    }
+    fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
+        Store::read(self, partition, from, max_bytes)
+    }
+    fn commit_offsets(
+        &self,
+        group: &str,
+        offsets: &OffsetChanges,
+        values: Vec<Value>,
+        done: Done,
+    ) -> Result<(), CommitOffsetsError> {
+        Store::commit_offsets(self, group, offsets, values, done)
+    }
+    fn commit_offsets_wait(
+        &self,
+        group: &str,
+        offsets: &OffsetChanges,
+        values: Vec<Value>,
+    ) -> Result<(), CommitOffsetsError> {
+        Store::commit_offsets_wait(self, group, offsets, values)
+    }
+    fn group_offsets(&self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, IndexError> {
+        Store::group_offsets(self, group)
+    }
+    fn groups(&self) -> Result<BTreeSet<String>, IndexError> {
+        Store::groups(self)
+    }
+    fn kv(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        Store::kv(self, name)
+    }
+}

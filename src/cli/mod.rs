@@ -1,0 +1,131 @@
+//! The commands: one file per verb. `main` calls [`main`], which parses, runs and chooses the exit code.
+
+pub mod args;
+pub mod bench;
+pub mod config;
+pub mod exit;
+
+use std::io::{self, IsTerminal};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigErrors, Loaded, LogFormat, Logging, variables};
+use crate::http::BindError;
+use crate::serve::{self, ServeError};
+use args::{BenchCommand, Cli, Command};
+use azulite_storage::OpenError;
+use exit::Exit;
+
+/// Parses the command line, runs the command, says how the process ends.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = error.exit_code();
+            // Nothing can be done about a closed standard error.
+            drop(error.print());
+            return if code == 0 { Exit::Done } else { Exit::Usage };
+        }
+    };
+    match &cli.command {
+        Command::Config(config) => {
+            let printed = config::run(&cli, config.command, variables(), &mut io::stdout(), &mut io::stderr());
+            printed.unwrap_or_else(|error| failed(&error))
+        }
+        Command::Bench(bench) => with_config(&cli, |loaded| measure(&cli, &bench.command, loaded)),
+        Command::Serve(_) => with_config(&cli, serve),
+        _ => todo_verbs(),
+    }
+}
+
+fn todo_verbs() -> Exit {
+    Exit::Failed
+}
+
+fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
+    let data_dir = &loaded.config.storage.data_dir;
+    let shown = bench::Shown { json: cli.global.json, progress: !cli.global.quiet && io::stderr().is_terminal() };
+    let out = &mut io::stdout();
+    let measured = match command {
+        BenchCommand::Disk { dir } => bench::disk(dir.as_ref().unwrap_or(data_dir), shown, out),
+        BenchCommand::Log { size, producers, repetitions, dir } => {
+            bench::log(dir.as_ref().unwrap_or(data_dir), *size, *producers, *repetitions, shown, out)
+        }
+    };
+    measured.map_or_else(|error| failed(&format!("{error:#}")), |()| Exit::Done)
+}
+
+/// Names a failure.
+fn failed(error: &dyn std::fmt::Display) -> Exit {
+    eprintln!("azulite: {error}");
+    Exit::Failed
+}
+
+/// Loads the configuration for a command that needs it; mistakes end with exit code 2 and nothing touched.
+fn with_config(cli: &Cli, command: impl FnOnce(&Loaded) -> Exit) -> Exit {
+    match Config::load(&cli.flags(), variables()) {
+        Ok(loaded) => {
+            start_logging(&loaded.config.logging);
+            command(&loaded)
+        }
+        Err(errors) => refused(&errors),
+    }
+}
+
+fn refused(errors: &ConfigErrors) -> Exit {
+    eprintln!("{errors}");
+    Exit::Usage
+}
+
+/// Log lines go to standard error, so that results on standard output stay clean.
+fn start_logging(logging: &Logging) {
+    let level = logging.level.as_str().to_ascii_lowercase();
+    // The engines' own chatter is of use only to whoever asks for it.
+    let filter = match level.as_str() {
+        "trace" | "debug" => EnvFilter::new(&level),
+        _ => EnvFilter::new(format!("{level},fjall=error,lsm_tree=error,sled=error")),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let started = match logging.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("azulite: logging could not be started: {error}");
+    }
+}
+
+fn serve(loaded: &Loaded) -> Exit {
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    match serve::run(&loaded.config) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            tracing::error!("{error}");
+            serve_exit(&error)
+        }
+    }
+}
+
+fn serve_exit(error: &ServeError) -> Exit {
+    match error {
+        ServeError::Bind(BindError { .. }) | ServeError::Start { .. } => Exit::Failed,
+        ServeError::Open(error) => open_exit(error),
+        ServeError::Stopped(_) => Exit::Stopped,
+    }
+}
+
+/// How a command ends that could not open the store.
+fn open_exit(error: &OpenError) -> Exit {
+    match error {
+        OpenError::Locked { .. } => Exit::Locked,
+        OpenError::Format { .. } => Exit::Usage,
+        OpenError::Stamp(_) | OpenError::StateDamaged { .. } => Exit::Damaged,
+        OpenError::Io { .. }
+        | OpenError::Index(_)
+        | OpenError::Catalogue(_)
+        | OpenError::Blobs(_)
+        | OpenError::Read(_)
+        | OpenError::Append(_) => Exit::Failed,
+    }
+}

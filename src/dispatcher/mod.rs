@@ -1,0 +1,135 @@
+//! Azul's rules between the HTTP edge and the broker: which events are taken in, where they go, who gets them.
+//!
+//! The parts are pure but for [`publish`], [`consume`] and [`reader`], which speak to the broker. Contract `events.md`.
+
+pub mod answer;
+pub mod consume;
+pub mod filter;
+pub mod hub;
+pub mod model;
+pub mod params;
+pub mod pipeline;
+pub mod plugin_key;
+mod position;
+pub mod publish;
+pub mod reader;
+pub mod readers;
+pub mod sources;
+pub mod topic;
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, CreateTopicError, NewTopic, Topic};
+use crate::metrics::Metrics;
+use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest};
+use readers::Readers;
+use sources::Sources;
+use topic::{TopicPlan, TopicSpec};
+
+/// What the dispatcher is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `events.topic_prefix`.
+    pub topic_prefix: String,
+    /// Sources that have settings.
+    pub sources: Sources,
+    /// Topics to make.
+    pub plan: TopicPlan,
+    /// Clamps of GET.
+    pub limits: params::Limits,
+    /// Largest event in bytes, Avro.
+    pub message_max_bytes: usize,
+    /// Bytes of events in one GET answer, about; a larger single event goes alone.
+    pub fetch_max_bytes: usize,
+    /// GETs that may wait for events at once.
+    pub max_waiting: usize,
+    /// An idle group counts as new after this many milliseconds.
+    pub group_retention_ms: i64,
+    /// Readers kept in memory, at most.
+    pub max_readers: usize,
+}
+
+/// The event hub.
+#[derive(Debug)]
+pub struct Dispatcher {
+    options: Options,
+    broker: Broker,
+    metrics: Arc<Metrics>,
+    readers: Readers,
+    waiting: tokio::sync::Semaphore,
+    stopping: CancellationToken,
+}
+
+impl Dispatcher {
+    /// A dispatcher over a log. Makes the topics of the plan that are missing; blocks while it does.
+    ///
+    /// # Errors
+    /// A topic could not be made.
+    pub fn start(options: Options, broker: Broker, metrics: Arc<Metrics>) -> Result<Self, CreateTopicError> {
+        for spec in options.plan.topics() {
+            broker.topic_or_create(&spec.name, || new_topic(spec.clone()))?;
+        }
+        let context = reader::ReaderContext {
+            broker: broker.clone(),
+            topic_prefix: options.topic_prefix.clone(),
+            group_retention_ms: options.group_retention_ms,
+        };
+        let readers = Readers::new(context, options.max_readers);
+        let waiting = tokio::sync::Semaphore::new(options.max_waiting);
+        Ok(Self { options, broker, metrics, readers, waiting, stopping: CancellationToken::new() })
+    }
+
+    /// Ends requests that wait for events; they answer with what they have.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// The log behind it.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The topic an event goes to, made on first use.
+    fn topic(&self, name: &str) -> Result<Arc<Topic>, CreateTopicError> {
+        self.broker.topic_or_create(name, || new_topic(self.options.plan.spec(name)))
+    }
+}
+
+fn new_topic(spec: TopicSpec) -> NewTopic {
+    let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
+    NewTopic { name: spec.name, partitions, config: spec.config }
+}
+
+/// The hub that the HTTP edge calls.
+#[derive(Debug, Clone)]
+pub struct SharedDispatcher(pub Arc<Dispatcher>);
+
+impl Hub for SharedDispatcher {
+    fn post(&self, request: PostRequest) -> BoxFuture<'_, Result<PostAnswer, PostError>> {
+        publish::post(self.0.clone(), request).boxed()
+    }
+
+    fn get(&self, request: GetRequest) -> BoxFuture<'_, Result<GetAnswer, GetError>> {
+        consume::get(self.0.clone(), request).boxed()
+    }
+}
+
+/// 64 bits nobody outside the process can guess.
+fn random_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Random bytes.
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    for chunk in bytes.chunks_mut(8) {
+        let random = random_u64().to_be_bytes();
+        chunk.copy_from_slice(random.get(..chunk.len()).unwrap_or_default());
+    }
+    bytes
+}

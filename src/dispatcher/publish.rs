@@ -1,0 +1,221 @@
+//! POST: a request body becomes record batches of one commit. Contract events.md 1.6, 1.7, 3.7.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Dispatcher;
+use super::answer::{self, Failure};
+use super::hub::{PostAnswer, PostError, PostRequest};
+use super::model::{self, Element, Event, Model, Timestamp};
+use super::params::PostParams;
+use super::pipeline::{Outgoing, Pipeline, Produced};
+use super::topic;
+use crate::broker::{Append, AppendError, BatchBuilder, CreateTopicError, Partition, Topic};
+
+/// A batch is closed once it holds this many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// When another try makes sense after an overload.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Everything about a request but the commit.
+struct Prepared {
+    total_ok: usize,
+    failures: Vec<Failure>,
+    produced: Produced,
+    batches: Vec<Append>,
+    /// Avro bytes per topic, for the metrics.
+    topic_bytes: BTreeMap<String, u64>,
+    stored: u64,
+    errors: Vec<String>,
+    ok: Vec<Vec<u8>>,
+}
+
+/// Publishes one request.
+///
+/// # Durability
+/// `Ok` only after everything is durable; all events that can be published are in one commit.
+pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> Result<PostAnswer, PostError> {
+    let params = PostParams::parse(&request.query);
+    let model = params.model.clone().map_err(PostError::UnknownModel)?;
+    if request.body.is_empty() {
+        return Err(PostError::EmptyBody);
+    }
+    let started = Instant::now();
+    let prepare = {
+        let dispatcher = dispatcher.clone();
+        move || prepare(&dispatcher, model, &params, &request.body)
+    };
+    let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
+    dispatcher.metrics.produce_duration.observe(["transform"], started.elapsed());
+    let started = Instant::now();
+    let batches = std::mem::take(&mut prepared.batches);
+    if !batches.is_empty() {
+        dispatcher.broker.append(batches).await.map_err(refusal)?;
+    }
+    dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
+    count(&dispatcher, &prepared);
+    if !prepared.errors.is_empty() {
+        let total = u64::try_from(prepared.produced.events.len()).unwrap_or(u64::MAX);
+        return Err(PostError::Publish { stored: prepared.stored, total, errors: prepared.errors });
+    }
+    let answer = answer::PostAnswer { total_ok: prepared.total_ok, failures: &prepared.failures, ok: &prepared.ok };
+    Ok(PostAnswer { body: answer.to_json().into() })
+}
+
+fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &Bytes) -> Result<Prepared, PostError> {
+    let decoded = match params.avro {
+        true => model::decode_body_avro(model, body),
+        false => model::decode_body_json(model, body),
+    };
+    let elements = decoded.map_err(|error| PostError::Decode(error.to_string()))?;
+    let (mut events, mut failures) = (Vec::with_capacity(elements.len()), Vec::new());
+    for Element { raw, event } in elements {
+        match event {
+            Ok(event) => events.push(event),
+            Err(invalid) => failures.push(Failure { event: raw, error: format!("innerNewMsgInFlight {invalid}") }),
+        }
+    }
+    let total_ok = events.len();
+    let now_ms = azulite_storage::clock::now_ms();
+    let pipeline = Pipeline { sources: &dispatcher.options.sources, now: Timestamp::from_millis(now_ms) };
+    let produced = pipeline.run(events, super::random_bytes);
+    if produced.events.is_empty() {
+        count_drops(dispatcher, &produced);
+        return Err(nothing_left(&produced, &failures));
+    }
+    let mut prepared = Prepared {
+        total_ok,
+        failures,
+        produced,
+        batches: Vec::new(),
+        topic_bytes: BTreeMap::new(),
+        stored: 0,
+        errors: Vec::new(),
+        ok: Vec::new(),
+    };
+    encode(dispatcher, now_ms, &mut prepared)?;
+    if params.include_ok {
+        let own = prepared.produced.events.iter().filter(|outgoing| outgoing.from_client);
+        prepared.ok = own.map(|outgoing| model::to_json(&outgoing.event)).collect();
+    }
+    Ok(prepared)
+}
+
+fn nothing_left(produced: &Produced, failures: &[Failure]) -> PostError {
+    if produced.drops.of(super::pipeline::stage::AGEOFF) > 0 {
+        return PostError::AgedOff;
+    }
+    PostError::NothingLeft {
+        filters: produced.drops.iter().map(|(stage, count)| (stage.to_owned(), count)).collect(),
+        total_failures: u64::try_from(failures.len()).unwrap_or(u64::MAX),
+        errors: failures.iter().map(|failure| failure.error.clone()).collect(),
+    }
+}
+
+/// Builds the record batches. An event that cannot be published is named in `errors` and does not take the others with
+/// it.
+fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Result<(), PostError> {
+    let options = &dispatcher.options;
+    let mut topics: BTreeMap<String, Arc<Topic>> = BTreeMap::new();
+    let mut open: BTreeMap<(String, u32), (Arc<Partition>, BatchBuilder)> = BTreeMap::new();
+    for Outgoing { event, .. } in &prepared.produced.events {
+        let name = match topic::route(&options.topic_prefix, event) {
+            Ok(name) => name,
+            Err(error) => {
+                prepared.errors.push(error.to_string());
+                continue;
+            }
+        };
+        let value = model::encode_avro(event);
+        if value.len() > options.message_max_bytes {
+            let (size, limit) = (value.len(), options.message_max_bytes);
+            prepared.errors.push(format!("message too large for kafka: {size} vs {limit} bytes"));
+            dispatcher.metrics.kafka_produced_errors.inc([&name]);
+            continue;
+        }
+        if !topics.contains_key(&name) {
+            topics.insert(name.clone(), dispatcher.topic(&name).map_err(topic_refusal)?);
+        }
+        let Some(topic) = topics.get(&name) else { continue };
+        let key = event.kafka_key();
+        let count = u32::try_from(topic.partitions.len()).unwrap_or(1);
+        let index = topic::partition(key.as_bytes(), count);
+        let Some(partition) = i32::try_from(index).ok().and_then(|i| topic.partition(i)) else { continue };
+        *prepared.topic_bytes.entry(name.clone()).or_default() += u64::try_from(value.len()).unwrap_or(0);
+        let place = (name, index);
+        let full = open.get(&place).is_some_and(|(_, b)| b.len() + value.len() > BATCH_BYTES && !b.is_empty());
+        if full {
+            close(open.remove(&place), &mut prepared.batches);
+        }
+        let fresh = || (partition.clone(), BatchBuilder::with_capacity(value.len() + 128));
+        open.entry(place).or_insert_with(fresh).1.push(now_ms, Some(key.as_bytes()), Some(&value));
+        prepared.stored += 1;
+    }
+    open.into_values().for_each(|batch| close(Some(batch), &mut prepared.batches));
+    Ok(())
+}
+
+fn close(batch: Option<(Arc<Partition>, BatchBuilder)>, batches: &mut Vec<Append>) {
+    if let Some((partition, builder)) = batch
+        && let Some(batch) = builder.build()
+    {
+        batches.push(Append { partition, batch });
+    }
+}
+
+fn refusal(error: AppendError) -> PostError {
+    match error {
+        AppendError::DiskFull => PostError::DiskFull,
+        AppendError::Overloaded { .. } => PostError::Overloaded { retry_after: RETRY_AFTER },
+        AppendError::Closed => PostError::Stopping,
+        AppendError::Poisoned { .. } | AppendError::Io { .. } | AppendError::TooLarge => PostError::Poisoned,
+    }
+}
+
+fn topic_refusal(error: CreateTopicError) -> PostError {
+    match error {
+        CreateTopicError::Append(error) => refusal(error),
+        CreateTopicError::Exists(_)
+        | CreateTopicError::Name(_)
+        | CreateTopicError::Partitions { .. }
+        | CreateTopicError::State(_) => PostError::Publish { stored: 0, total: 0, errors: vec![error.to_string()] },
+    }
+}
+
+/// Counts what was stored.
+fn count(dispatcher: &Dispatcher, prepared: &Prepared) {
+    let metrics = &dispatcher.metrics;
+    count_drops(dispatcher, &prepared.produced);
+    for (stage, added) in &prepared.produced.added {
+        metrics.produce_pipelines_added.add([stage], *added);
+    }
+    for run in &prepared.produced.completed_runs {
+        let took = Duration::try_from_secs_f64(run.runtime_secs).unwrap_or_default();
+        metrics.processing_time.observe([&run.publisher], took);
+    }
+    for (topic, bytes) in &prepared.topic_bytes {
+        metrics.kafka_produced_bytes.at([topic]).add(i64::try_from(*bytes).unwrap_or(0));
+    }
+    for Outgoing { event, .. } in &prepared.produced.events {
+        let author = event.author();
+        metrics.events_published.inc([&author.name, event.model().as_str()]);
+        if let Event::Status(status) = event
+            && author.category != "user"
+        {
+            metrics.status_published.inc([&author.name, &status.entity.status]);
+        }
+    }
+}
+
+fn count_drops(dispatcher: &Dispatcher, produced: &Produced) {
+    for (stage, dropped) in produced.drops.iter() {
+        dispatcher.metrics.produce_pipelines_removed.add([stage], dropped);
+    }
+    for error in &produced.errors {
+        dispatcher.metrics.produce_pipelines_error.inc([error.stage]);
+        tracing::info!(%error, "an event was dropped on publishing");
+    }
+}

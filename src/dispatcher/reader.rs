@@ -1,0 +1,451 @@
+//! Readers: the subscriptions behind one plugin key and their positions.
+//!
+//! A reader exists in memory while it is used; its groups and where they began are durable before the first answer.
+//! Every call here blocks on the log and is made on a blocking thread. Contract events.md 5.1, 5.2, 5.8.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use azulite_storage::index::IndexError;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::model::Model;
+use super::plugin_key::{Flow, Start, Subscription};
+use super::position::Position;
+use super::topic::TopicRef;
+use crate::broker::{
+    Broker, CommitOffsetsError, CommittedOffset, Offset, OffsetChanges, Partition, PartitionNumber, ReadError, Records,
+    TopicPartition,
+};
+
+/// Bytes read from one partition at once, about.
+const READ_BYTES: usize = 1 << 20;
+/// How often "this group is in use" is written down.
+const USED_EVERY_MS: i64 = 3_600_000;
+
+/// Why a reader could not go on. Positions have not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaderError {
+    /// The log could not be read; damage is named with its place.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The positions of a new group could not be made durable.
+    #[error(transparent)]
+    Commit(#[from] CommitOffsetsError),
+}
+
+/// What is written down about a group beside its positions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct GroupRecord {
+    /// When it was last known to be used, milliseconds since 1970.
+    used_ms: i64,
+    /// Where each partition began for it.
+    starts: BTreeMap<String, Vec<Offset>>,
+}
+
+/// Key under which a [`GroupRecord`] is kept.
+fn record_key(group: &str) -> Vec<u8> {
+    [b"http-group\0", group.as_bytes()].concat()
+}
+
+/// What all readers share.
+#[derive(Clone, Debug)]
+pub struct ReaderContext {
+    /// The log.
+    pub broker: Broker,
+    /// `events.topic_prefix`.
+    pub topic_prefix: String,
+    /// An idle group counts as new after this many milliseconds.
+    pub group_retention_ms: i64,
+}
+
+/// One partition of one subscription.
+struct Place {
+    partition: Arc<Partition>,
+    model: Option<Model>,
+    position: Position,
+}
+
+struct SubscriptionState {
+    subscription: Subscription,
+    places: BTreeMap<TopicPartition, Place>,
+    /// The partition that was read last: the others come first next time.
+    last: Option<TopicPartition>,
+}
+
+#[derive(Default)]
+struct State {
+    subscriptions: Vec<SubscriptionState>,
+    topics_version: Option<u64>,
+    closed: bool,
+}
+
+/// See the module.
+pub struct Reader {
+    context: ReaderContext,
+    wanted: Vec<Subscription>,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("wanted", &self.wanted).finish_non_exhaustive()
+    }
+}
+
+/// One record on its way to a client.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What its topic holds; `None` for a topic that is not ours to read.
+    pub model: Option<Model>,
+    /// The event, Avro.
+    pub value: Bytes,
+}
+
+/// Ranges handed out of one reader. Dropped without [`Taken::delivered`], they are given back.
+#[derive(Debug)]
+pub struct Taken {
+    reader: Arc<Reader>,
+    ranges: Vec<(usize, TopicPartition, Offset)>,
+}
+
+impl Taken {
+    /// Nothing yet.
+    pub fn nothing(reader: &Arc<Reader>) -> Self {
+        Self { reader: reader.clone(), ranges: Vec::new() }
+    }
+
+    /// Takes over what `other` holds.
+    pub fn join(&mut self, mut other: Taken) {
+        self.ranges.append(&mut other.ranges);
+    }
+
+    /// The client has it: positions move.
+    pub fn delivered(mut self) {
+        let ranges = std::mem::take(&mut self.ranges);
+        self.reader.acknowledge(&ranges);
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let ranges = std::mem::take(&mut self.ranges);
+        if !ranges.is_empty() {
+            self.reader.give_back(&ranges);
+        }
+    }
+}
+
+impl Reader {
+    /// A reader of these subscriptions, in order of precedence. Nothing is looked up before it is used.
+    pub fn new(context: ReaderContext, wanted: Vec<Subscription>) -> Self {
+        Self { context, wanted, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fixes the positions of new groups, durably, and takes in topics made since the last call. Returns the flows that
+    /// have no topic to read.
+    ///
+    /// # Errors
+    /// See [`ReaderError`].
+    pub fn open(&self, now_ms: i64) -> Result<Vec<Flow>, ReaderError> {
+        let mut state = self.lock();
+        let version = self.context.broker.topics_version();
+        if state.topics_version != Some(version) {
+            self.look_for_topics(&mut state, now_ms)?;
+            state.topics_version = Some(version);
+        }
+        let empty = state.subscriptions.iter().filter(|s| s.places.is_empty());
+        Ok(empty.map(|s| s.subscription.flow).collect())
+    }
+
+    /// Ends it: what is on its way is not acknowledged any more.
+    pub fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Forgets every position of its groups, durably, before it is opened.
+    ///
+    /// # Errors
+    /// See [`ReaderError`].
+    pub fn forget_groups(&self) -> Result<(), ReaderError> {
+        let _state = self.lock();
+        self.wanted.iter().try_for_each(|subscription| self.forget(&subscription.group))
+    }
+
+    fn forget(&self, group: &str) -> Result<(), ReaderError> {
+        let log = self.context.broker.log();
+        let removed: OffsetChanges = log.group_offsets(group)?.into_keys().map(|place| (place, None)).collect();
+        Ok(log.commit_offsets_wait(group, &removed, vec![(record_key(group), None)])?)
+    }
+
+    fn look_for_topics(&self, state: &mut State, now_ms: i64) -> Result<(), ReaderError> {
+        if state.subscriptions.is_empty() {
+            let new = |subscription: &Subscription| SubscriptionState {
+                subscription: subscription.clone(),
+                places: BTreeMap::new(),
+                last: None,
+            };
+            state.subscriptions = self.wanted.iter().map(new).collect();
+        }
+        // Live before historic, because historic ends where live began.
+        let mut live_starts = BTreeMap::new();
+        for subscription in &mut state.subscriptions {
+            let bounded = subscription.subscription.flow == Flow::Historic
+                && self.wanted.iter().any(|wanted| wanted.flow == Flow::Live);
+            let ends = bounded.then_some(&live_starts);
+            let starts = self.open_group(subscription, ends, now_ms)?;
+            if subscription.subscription.flow == Flow::Live {
+                live_starts = starts;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens one group: stored positions, or new ones that are durable when this returns. Returns where it began.
+    fn open_group(
+        &self,
+        open: &mut SubscriptionState,
+        ends: Option<&BTreeMap<String, Vec<Offset>>>,
+        now_ms: i64,
+    ) -> Result<BTreeMap<String, Vec<Offset>>, ReaderError> {
+        let ReaderContext { broker, topic_prefix, group_retention_ms } = &self.context;
+        let log = broker.log();
+        let Subscription { group, start, topics, .. } = &open.subscription;
+        let stored = log.kv(&record_key(group))?.and_then(|bytes| serde_json::from_slice::<GroupRecord>(&bytes).ok());
+        let expired = stored.as_ref().is_some_and(|r| r.used_ms.saturating_add(*group_retention_ms) < now_ms);
+        if expired {
+            tracing::info!(group, "the group was not used for its retention time and starts afresh");
+            self.forget(group)?;
+        }
+        let stored = stored.filter(|_| !expired);
+        let is_new = stored.is_none();
+        let mut record = stored.unwrap_or_default();
+        let mut changed = is_new || record.used_ms + USED_EVERY_MS < now_ms;
+        let committed = log.group_offsets(group)?;
+        let mut changes = OffsetChanges::new();
+        for topic in log.topics().iter().filter(|topic| topics.matches(&topic.name, topic_prefix)) {
+            let model = TopicRef::parse(topic_prefix, &topic.name).and_then(TopicRef::model);
+            let known = record.starts.get(&topic.name).cloned().unwrap_or_default();
+            let mut starts = known.clone();
+            for (index, partition) in topic.partitions.iter().enumerate() {
+                let place = partition.name().clone();
+                let offsets = partition.offsets();
+                let first = match (known.get(index), is_new, start) {
+                    (Some(start), _, _) => *start,
+                    (None, true, Start::Latest) => offsets.high_watermark,
+                    // A topic made since: all of it is news to the group.
+                    (None, _, Start::Earliest) | (None, false, Start::Latest) => offsets.log_start,
+                };
+                if index >= starts.len() {
+                    starts.push(first);
+                }
+                if open.places.contains_key(&place) {
+                    continue;
+                }
+                let next = committed.get(&place).map_or(first, |c| c.offset);
+                if !committed.contains_key(&place) {
+                    changes.push((place.clone(), Some(committed_offset(next, now_ms))));
+                }
+                let end = ends.map(|ends| ends.get(&place.topic).and_then(|o| o.get(index)).copied().unwrap_or(first));
+                let position = Position::new(next, end);
+                open.places.insert(place, Place { partition: partition.clone(), model, position });
+            }
+            changed |= starts != known;
+            record.starts.insert(topic.name.clone(), starts);
+        }
+        if changed || !changes.is_empty() {
+            record.used_ms = now_ms;
+            let value = serde_json::to_vec(&record).unwrap_or_default();
+            log.commit_offsets_wait(group, &changes, vec![(record_key(group), Some(value.into()))])?;
+        }
+        Ok(record.starts)
+    }
+
+    /// Every partition it reads.
+    pub fn partitions(&self) -> Vec<PartitionNumber> {
+        let state = self.lock();
+        state.subscriptions.iter().flat_map(|s| s.places.values().map(|place| place.partition.number())).collect()
+    }
+
+    /// Takes up to `count` records and about `max_bytes`, by precedence, without waiting. Tombstones are taken and left
+    /// out.
+    ///
+    /// # Errors
+    /// [`ReaderError::Read`]; what was taken in this call has been given back.
+    pub fn take(self: &Arc<Self>, count: usize, max_bytes: usize) -> Result<(Vec<Candidate>, Taken), ReaderError> {
+        let mut batch = Batch { candidates: Vec::new(), bytes: 0, count, max_bytes, taken: Taken::nothing(self) };
+        // Given back only after the lock is released.
+        let outcome = {
+            let mut state = self.lock();
+            let subscriptions = state.subscriptions.iter_mut().enumerate();
+            subscriptions.fold(Ok(()), |outcome, (index, subscription)| {
+                outcome.and_then(|()| self.take_from(index, subscription, &mut batch))
+            })
+        };
+        outcome?;
+        Ok((batch.candidates, batch.taken))
+    }
+
+    fn take_from(
+        &self,
+        index: usize,
+        subscription: &mut SubscriptionState,
+        batch: &mut Batch,
+    ) -> Result<(), ReaderError> {
+        loop {
+            if batch.full() {
+                return Ok(());
+            }
+            let Some(name) = subscription.next_place() else { return Ok(()) };
+            let Some(place) = subscription.places.get_mut(&name) else { return Ok(()) };
+            self.take_range(index, &name, place, batch)?;
+            subscription.last = Some(name);
+        }
+    }
+
+    /// Takes from one partition what one read gives.
+    fn take_range(
+        &self,
+        index: usize,
+        name: &TopicPartition,
+        place: &mut Place,
+        batch: &mut Batch,
+    ) -> Result<(), ReaderError> {
+        let offsets = place.partition.offsets();
+        let Some((from, limit)) = place.position.available(offsets.high_watermark) else { return Ok(()) };
+        if from < offsets.log_start {
+            place.position.skip_to(offsets.log_start);
+            return Ok(());
+        }
+        let mut to = from;
+        let wanted = READ_BYTES.min(batch.max_bytes.saturating_sub(batch.bytes).max(1));
+        'read: for bytes in self.context.broker.log().read(&place.partition, from, wanted)? {
+            let bad = |reason| ReadError::Batch { partition: name.clone(), offset: from, reason };
+            for record in Records::of(&bytes).map_err(bad)? {
+                let record = record.map_err(bad)?;
+                if record.offset < from {
+                    continue;
+                }
+                if record.offset >= limit || batch.full() {
+                    break 'read;
+                }
+                to = record.offset + 1;
+                batch.add(place.model, record.value);
+            }
+        }
+        // Offsets without a record are done with as well.
+        let to = if to == from { limit } else { to };
+        place.position.take(from, to);
+        batch.taken.ranges.push((index, name.clone(), from));
+        Ok(())
+    }
+
+    fn acknowledge(&self, ranges: &[(usize, TopicPartition, Offset)]) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        let mut moved: BTreeMap<usize, BTreeMap<TopicPartition, Offset>> = BTreeMap::new();
+        for (index, name, from) in ranges {
+            let place = state.subscriptions.get_mut(*index).and_then(|s| s.places.get_mut(name));
+            if let Some(offset) = place.and_then(|place| place.position.done(*from)) {
+                moved.entry(*index).or_default().insert(name.clone(), offset);
+            }
+        }
+        move_along(&mut state, &mut moved);
+        let now_ms = azulite_storage::clock::now_ms();
+        for (index, offsets) in moved {
+            let Some(subscription) = state.subscriptions.get(index) else { continue };
+            let group = subscription.subscription.group.clone();
+            let change = |(place, offset)| (place, Some(committed_offset(offset, now_ms)));
+            let changes: OffsetChanges = offsets.into_iter().map(change).collect();
+            self.commit(&group, &changes);
+        }
+    }
+
+    /// Queued under the reader's lock, so that positions reach the log in order.
+    fn commit(&self, group: &str, changes: &OffsetChanges) {
+        let name = group.to_owned();
+        let done = Box::new(move |outcome: Result<_, _>| {
+            if let Err(error) = outcome {
+                tracing::error!(group = name, %error, "a group's position was not written; events will come again");
+            }
+        });
+        if let Err(error) = self.context.broker.log().commit_offsets(group, changes, Vec::new(), done) {
+            tracing::error!(group, %error, "a group's position was not written; events will come again");
+        }
+    }
+
+    fn give_back(&self, ranges: &[(usize, TopicPartition, Offset)]) {
+        let mut state = self.lock();
+        let mut numbers = Vec::with_capacity(ranges.len());
+        for (index, name, from) in ranges {
+            if let Some(place) = state.subscriptions.get_mut(*index).and_then(|s| s.places.get_mut(name)) {
+                place.position.give_back(*from);
+                numbers.push(place.partition.number());
+            }
+        }
+        drop(state);
+        self.context.broker.wake(&numbers);
+    }
+}
+
+/// Where live moved and historic has nothing left, historic moves along.
+fn move_along(state: &mut State, moved: &mut BTreeMap<usize, BTreeMap<TopicPartition, Offset>>) {
+    let place_of = |flow| state.subscriptions.iter().position(|s| s.subscription.flow == flow);
+    let (Some(live), Some(historic)) = (place_of(Flow::Live), place_of(Flow::Historic)) else { return };
+    let Some(offsets) = moved.get(&live).cloned() else { return };
+    for (name, offset) in offsets {
+        let place = state.subscriptions.get_mut(historic).and_then(|s| s.places.get_mut(&name));
+        if let Some(offset) = place.and_then(|place| place.position.move_along(offset)) {
+            moved.entry(historic).or_default().insert(name, offset);
+        }
+    }
+}
+
+impl SubscriptionState {
+    /// The next partition that has something, after the one read last.
+    fn next_place(&self) -> Option<TopicPartition> {
+        let ready = |(_, place): &(&TopicPartition, &Place)| {
+            place.position.available(place.partition.offsets().high_watermark).is_some()
+        };
+        let after = self.last.as_ref().and_then(|last| {
+            use std::ops::Bound::{Excluded, Unbounded};
+            self.places.range::<TopicPartition, _>((Excluded(last), Unbounded)).find(ready)
+        });
+        after.or_else(|| self.places.iter().find(ready)).map(|(name, _)| name.clone())
+    }
+}
+
+struct Batch {
+    candidates: Vec<Candidate>,
+    bytes: usize,
+    count: usize,
+    max_bytes: usize,
+    taken: Taken,
+}
+
+impl Batch {
+    fn full(&self) -> bool {
+        self.candidates.len() >= self.count || self.bytes >= self.max_bytes
+    }
+
+    fn add(&mut self, model: Option<Model>, value: Option<Bytes>) {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            self.bytes += value.len();
+            self.candidates.push(Candidate { model, value });
+        }
+    }
+}
+
+fn committed_offset(offset: Offset, commit_time_ms: i64) -> CommittedOffset {
+    CommittedOffset { offset, leader_epoch: -1, metadata: String::new(), commit_time_ms }
+}

@@ -1,0 +1,303 @@
+//! From what went wrong to a status and a body: the only file that chooses either for HTTP.
+//!
+//! Clients decide on the status, show `title: detail` to people, and refuse unknown keys in the body. Spec: events.md 1.2,
+//! 1.4 and 1.7, streams.md 1.1 and 1.2.
+
+use std::collections::BTreeMap;
+use std::num::ParseIntError;
+use std::time::Duration;
+
+use http::header::{RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use warp::reply::Response;
+
+use super::body::BodyError;
+use super::router::{reply, text};
+use super::streams::BadName;
+use super::url::NotUtf8;
+use crate::dispatcher::hub::{GetError, PostError};
+use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
+
+/// Detail of an error without a cause.
+const NO_CAUSE: &str = "no error provided";
+
+/// Values of `error_enum`; strict clients accept no others.
+#[derive(Clone, Copy, Serialize)]
+enum Kind {
+    #[serde(rename = "ErrorStringEnumUnset")]
+    Unset,
+    #[serde(rename = "ErrorStringEnumAllEventsFiltered")]
+    AllEventsFiltered,
+    #[serde(rename = "ErrorStringEnumAllEventsAgedOffImmediately")]
+    AllEventsAgedOff,
+}
+
+/// The body of every error, keys in wire order.
+#[derive(Serialize)]
+struct Body<'a> {
+    status: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    title: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+    error_enum: Kind,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    error_params: BTreeMap<&'static str, String>,
+}
+
+fn plain(status: StatusCode, title: &str, detail: &str) -> Response {
+    with_params(status, title, detail, Kind::Unset, BTreeMap::new())
+}
+
+fn with_params(
+    status: StatusCode,
+    title: &str,
+    detail: &str,
+    error_enum: Kind,
+    error_params: BTreeMap<&'static str, String>,
+) -> Response {
+    let body = Body { status: status.as_str(), title, detail, error_enum, error_params };
+    let body = serde_json::to_vec(&body).unwrap_or_default();
+    let mut response = reply(status, "application/json; charset=utf-8", body);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn later(title: &str, detail: &str, after: Duration) -> Response {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, title, detail);
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response
+}
+
+/// A path or method that does not exist.
+pub(super) fn no_such_page() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// The same status without a body, for HEAD.
+pub(super) fn without_body(response: &Response) -> Response {
+    let mut empty = Response::default();
+    *empty.status_mut() = response.status();
+    empty
+}
+
+/// A failure of our own that no client caused.
+pub(super) fn internal(title: &str, detail: &str) -> Response {
+    tracing::error!(title, detail, "a request failed");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, title, detail)
+}
+
+fn disk_full(title: &str) -> Response {
+    plain(StatusCode::INSUFFICIENT_STORAGE, title, "the disk is full: free some space, reads and deletions go on")
+}
+
+fn stopping() -> Response {
+    later("stopping", "the service is stopping, try again when it is back", Duration::from_secs(5))
+}
+
+fn poisoned() -> Response {
+    later("store stopped", "the store has stopped after a failed write and is about to restart", Duration::from_secs(5))
+}
+
+/// A query that is not text.
+pub(super) fn bad_query(bad: &NotUtf8) -> Response {
+    plain(StatusCode::BAD_REQUEST, "bad parameters", &not_utf8(bad))
+}
+
+/// The same for a fetch, whose parameter errors have a status of their own.
+pub(super) fn bad_fetch_query(bad: &NotUtf8) -> Response {
+    plain(StatusCode::UNPROCESSABLE_ENTITY, "bad parameters", &not_utf8(bad))
+}
+
+fn not_utf8(bad: &NotUtf8) -> String {
+    format!("bad parameter for {}: not valid UTF-8", bad.name)
+}
+
+/// A body of an event request that could not be read.
+pub(super) fn event_body(problem: &BodyError) -> Response {
+    body(problem, "Couldn't read request body")
+}
+
+/// A body of an upload that could not be read.
+pub(super) fn upload_body(problem: &BodyError) -> Response {
+    body(problem, "filebuffering error, failed to read file in PutData")
+}
+
+fn body(problem: &BodyError, broken: &str) -> Response {
+    match problem {
+        BodyError::TooLarge { limit } => too_large(*limit),
+        BodyError::Overloaded => {
+            later("too many requests", "too many request bodies are under way, try again", Duration::from_secs(2))
+        }
+        BodyError::TooSlow => plain(StatusCode::REQUEST_TIMEOUT, broken, "the body came in too slowly"),
+        // The client's doing: nothing to log, and hardly anybody left to read this.
+        BodyError::Broken(reason) => plain(StatusCode::INTERNAL_SERVER_ERROR, broken, reason),
+    }
+}
+
+fn too_large(limit: u64) -> Response {
+    let detail = format!("the request body is over the limit of {limit} bytes");
+    plain(StatusCode::PAYLOAD_TOO_LARGE, "request body too large", &detail)
+}
+
+/// A publish request that failed.
+pub(super) fn post(problem: &PostError) -> Response {
+    match problem {
+        PostError::UnknownModel(model) => {
+            let title = "not a registered model type";
+            plain(StatusCode::BAD_REQUEST, title, &format!("{title}: {model}"))
+        }
+        PostError::EmptyBody => {
+            plain(StatusCode::BAD_REQUEST, "Empty Request", "no events were provided to be published")
+        }
+        PostError::Decode(detail) => {
+            plain(StatusCode::UNPROCESSABLE_ENTITY, "PostEvent TransformEvents invalid events", detail)
+        }
+        PostError::NothingLeft { filters, total_failures, errors } => nothing_left(filters, *total_failures, errors),
+        PostError::AgedOff => {
+            let detail = "all submitted events aged off immediately, is the submission time older than ageoff?";
+            with_params(StatusCode::TOO_EARLY, ALL_FILTERED, detail, Kind::AllEventsAgedOff, BTreeMap::new())
+        }
+        PostError::Publish { stored, total, errors } => {
+            let errors: String = errors.iter().flat_map(|error| [error.as_str(), ";\n"]).collect();
+            let detail = format!(
+                "successfully submitted {stored}/{total} events with the failed events providing the following errors: \
+                 {errors}"
+            );
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "failed ProduceAnyEvents", &detail)
+        }
+        PostError::Encode(detail) => internal("Marshalling Failed", detail),
+        PostError::TooLarge { limit } => too_large(*limit),
+        PostError::DiskFull => disk_full("failed ProduceAnyEvents"),
+        PostError::Overloaded { retry_after } => {
+            later("too many requests", "too much is waiting already", *retry_after)
+        }
+        PostError::Stopping => stopping(),
+        PostError::Poisoned => poisoned(),
+    }
+}
+
+const ALL_FILTERED: &str = "All events to be published have been filtered out";
+
+fn nothing_left(filters: &[(String, u64)], total_failures: u64, errors: &[String]) -> Response {
+    let filters: Vec<String> = filters.iter().map(|(stage, count)| format!("{stage}:{count}")).collect();
+    let filters = filters.join(",");
+    let errors = format!("[{}]", errors.join(" "));
+    let detail = format!(
+        "failed to produce any of the provided events as they were all filtered out by the following filters \
+         [{filters}], with {total_failures} response failures which are: {errors}"
+    );
+    let params = BTreeMap::from([
+        ("filters", filters),
+        ("total_failures", total_failures.to_string()),
+        ("response_failures", errors),
+    ]);
+    with_params(StatusCode::TOO_EARLY, ALL_FILTERED, &detail, Kind::AllEventsFiltered, params)
+}
+
+/// A fetch that failed.
+pub(super) fn get(problem: &GetError) -> Response {
+    match problem {
+        GetError::BadParameter(detail) => plain(StatusCode::UNPROCESSABLE_ENTITY, "bad parameters", detail),
+        GetError::Registration(detail) => {
+            tracing::error!(detail, "a consumer could not be registered");
+            plain(StatusCode::UNPROCESSABLE_ENTITY, "bad parameters", detail)
+        }
+        GetError::FetchFailed(detail) => internal("Fetch Failed", detail),
+        GetError::EncodeInfo(detail) => internal("info marshal Failed", detail),
+        GetError::EncodeAvro(detail) => internal("events MsgInFlightsToAvroBulk Failed", detail),
+        GetError::EncodeJson(detail) => internal("Marshalling Failed", detail),
+        GetError::DiskFull => disk_full("Fetch Failed"),
+        GetError::Overloaded { retry_after } => {
+            later("too many requests", "too many readers are waiting", *retry_after)
+        }
+        GetError::Stopping => stopping(),
+        GetError::Poisoned => poisoned(),
+    }
+}
+
+/// A blob that is not there.
+pub(super) fn not_found() -> Response {
+    plain(StatusCode::NOT_FOUND, "not found", "not found")
+}
+
+/// A source or label that is no name.
+pub(super) fn bad_name(bad: &BadName) -> Response {
+    let detail = format!("{:?} is not a name of letters, digits, '.', '_' and '-'", bad.0);
+    plain(StatusCode::BAD_REQUEST, "bad source or label", &detail)
+}
+
+/// `skip-identify` is no boolean.
+pub(super) fn bad_skip_identify(text: &str) -> Response {
+    let detail = format!("strconv.ParseBool: parsing {text:?}: invalid syntax");
+    plain(StatusCode::BAD_REQUEST, "bad param skip identify", &detail)
+}
+
+/// Identification is to be skipped without a hash to compare with.
+pub(super) fn hash_needed() -> Response {
+    plain(StatusCode::BAD_REQUEST, "must supply sha256 when skipping identify", NO_CAUSE)
+}
+
+/// `ifOlderThan` is no integer.
+pub(super) fn bad_older_than(text: &str, bad: &ParseIntError) -> Response {
+    plain(StatusCode::BAD_REQUEST, "ifOlderThan error", &format!("{text:?} is not a number of Unix seconds: {bad}"))
+}
+
+/// A `Range` that was not understood.
+pub(super) fn bad_range(bad: RangeError) -> Response {
+    plain(StatusCode::BAD_REQUEST, "invalid range provided", &bad.to_string())
+}
+
+/// An upload that failed.
+pub(super) fn upload(problem: &UploadError<BodyError>) -> Response {
+    match problem {
+        UploadError::HashNeeded => hash_needed(),
+        UploadError::Overloaded => {
+            later("too many uploads", "too many uploads are under way, try again", Duration::from_secs(2))
+        }
+        UploadError::Stage(cause) => store("filecaching error in PutData", cause),
+        UploadError::Receive(problem) => upload_body(problem),
+        UploadError::Write(cause) => store("filebuffering error, failed to write file in PutData", cause),
+        UploadError::Digest(cause) => internal("hasher error", cause),
+        UploadError::Empty => plain(StatusCode::BAD_REQUEST, "no content in request body", NO_CAUSE),
+        UploadError::Mismatch { .. } => plain(StatusCode::BAD_REQUEST, "sha256 mismatch", &problem.to_string()),
+        UploadError::Identify(cause) => internal("identify error", cause),
+        UploadError::Publish(cause) => store("store error in PutData", cause),
+    }
+}
+
+/// A download that could not begin.
+pub(super) fn fetch(problem: &FetchError) -> Response {
+    match problem {
+        FetchError::NotFound => not_found(),
+        FetchError::AfterEnd(AfterEnd { size }) => {
+            plain(StatusCode::BAD_REQUEST, "invalid range end", &format!("offset after EOF: {size}"))
+        }
+        FetchError::Store(cause) => store("store error in GetData", cause),
+    }
+}
+
+/// An existence test that failed.
+pub(super) fn exists(cause: &StoreError) -> Response {
+    store("store error in HasData", cause)
+}
+
+/// A deletion that failed.
+pub(super) fn delete(cause: &StoreError) -> Response {
+    store("store error in DeleteData", cause)
+}
+
+/// A copy that failed.
+pub(super) fn copy(cause: &StoreError) -> Response {
+    store("copy error", cause)
+}
+
+fn store(title: &str, cause: &StoreError) -> Response {
+    match cause {
+        StoreError::Full => disk_full(title),
+        StoreError::Poisoned => poisoned(),
+        StoreError::Damaged(_) | StoreError::Io(_) => internal(title, &cause.to_string()),
+    }
+}

@@ -1,0 +1,62 @@
+//! The event routes: publish and fetch. Spec: events.md 1.3 to 1.7.
+
+use std::convert::Infallible;
+
+use http::{HeaderValue, StatusCode};
+use warp::reply::Response;
+
+use super::body::BodyLimits;
+use super::router::{Call, pieces_of, reply, reply_in_pieces};
+use super::server::Delivery;
+use super::url::parse_query;
+use super::{Services, error};
+use crate::dispatcher::hub::{GetAnswer, GetRequest, PostRequest};
+
+/// `POST /api/v2/event`.
+pub(super) async fn post(services: &Services, call: Call) -> Response {
+    let query = match parse_query(&call.query) {
+        Ok(query) => query,
+        Err(bad) => return error::bad_query(&bad),
+    };
+    let user_agent = call.user_agent();
+    let limits = BodyLimits {
+        bytes: Some(services.limits.event_body_bytes),
+        pause: services.limits.body_timeout,
+        min_rate: services.limits.body_min_rate,
+    };
+    let body = match call.body.collect(limits, &call.budget).await {
+        Ok(body) => body,
+        Err(problem) => return error::event_body(&problem),
+    };
+    let request = PostRequest { query, body: body.bytes.clone(), user_agent };
+    match services.hub.post(request).await {
+        Ok(answer) => reply(StatusCode::OK, "application/json", answer.body),
+        Err(problem) => error::post(&problem),
+    }
+}
+
+/// `GET /api/v2/event/:model/passive` and `active`.
+pub(super) async fn get(services: &Services, call: Call, model: String, task: bool) -> Response {
+    let query = match parse_query(&call.query) {
+        Ok(query) => query,
+        Err(bad) => return error::bad_fetch_query(&bad),
+    };
+    let user_agent = call.user_agent();
+    match services.hub.get(GetRequest { model, task, query, user_agent }).await {
+        Ok(answer) => fetched(answer),
+        Err(problem) => error::get(&problem),
+    }
+}
+
+fn fetched(answer: GetAnswer) -> Response {
+    let length = answer.body.iter().map(|piece| u64::try_from(piece.len()).unwrap_or(u64::MAX)).sum();
+    let content_type = match HeaderValue::try_from(answer.content_type) {
+        Ok(content_type) => content_type,
+        Err(bad) => return error::internal("bad content type", &bad.to_string()),
+    };
+    let mut response = reply_in_pieces::<_, Infallible>(StatusCode::OK, content_type, length, pieces_of(answer.body));
+    if let Some(guard) = answer.delivery {
+        response.extensions_mut().insert(Delivery::new(guard));
+    }
+    response
+}

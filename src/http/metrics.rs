@@ -1,0 +1,66 @@
+//! `GET /metrics`: the Prometheus text format, version 0.0.4.
+
+use http::StatusCode;
+use warp::reply::Response;
+
+use super::router::reply;
+use crate::metrics::Metrics;
+
+/// Prints every metric.
+pub(super) fn page(metrics: &Metrics) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode_registry(&mut text, metrics.registry()) {
+        Ok(()) => reply(StatusCode::OK, "text/plain; version=0.0.4", as_version_0_0_4(&text)),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be printed");
+            super::error::internal("metrics cannot be printed", &error.to_string())
+        }
+    }
+}
+
+/// The library writes OpenMetrics; the older format has no type `unknown`, which our counters carry so that their names
+/// are not changed.
+fn as_version_0_0_4(text: &str) -> String {
+    let mut page = String::with_capacity(text.len());
+    for line in text.lines() {
+        match line.strip_suffix(" unknown").filter(|line| line.starts_with("# TYPE ")) {
+            Some(start) => page.extend([start, " counter\n"]),
+            None => page.extend([line, "\n"]),
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn names_are_exposed_exactly_as_dashboards_ask_for_them() {
+        let metrics = Metrics::new();
+        metrics.events_fetched.add(["Carver \"x\"", "binary"], 3);
+        metrics.status_published.inc(["Carver", "completed"]);
+        metrics.data_uploaded_bytes.add(5);
+        metrics.kafka_produced_bytes.at(["azul.t1.lab.binary.sourced"]).add(7);
+        metrics.consume_duration.observe(["metadata"], Duration::from_millis(2));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode_registry(&mut text, metrics.registry()).unwrap();
+        let page = as_version_0_0_4(&text);
+        for line in [
+            "# TYPE dispatcher_events_fetched_total counter",
+            "dispatcher_events_fetched_total{plugin=\"Carver \\\"x\\\"\",entity=\"binary\"} 3",
+            "# TYPE dispatcher_events_status_published counter",
+            "dispatcher_events_status_published{plugin=\"Carver\",status=\"completed\"} 1",
+            "dispatcher_data_uploaded_bytes_total 5",
+            "# TYPE dispatcher_kafka_produced_message_bytes_total gauge",
+            "dispatcher_kafka_produced_message_bytes_total{topic=\"azul.t1.lab.binary.sourced\"} 7",
+            "# TYPE dispatcher_events_consume_duration histogram",
+            "dispatcher_events_consume_duration_bucket{le=\"0.01\",stage=\"metadata\"} 1",
+            "dispatcher_events_consume_duration_bucket{le=\"0.001\",stage=\"metadata\"} 0",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
+        }
+        assert!(!page.contains("_total_total") && !page.contains("unknown"), "{page}");
+    }
+}

@@ -1,0 +1,348 @@
+//! `serve`: boot order, listeners, stop. The only place that sees the whole configuration and wires the parts.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use azulite_storage::fs::{Fs, RealFs};
+use azulite_storage::{OpenError, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::config::{Config, Durability};
+use crate::dispatcher::params::Limits;
+use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
+use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
+use crate::dispatcher::{self, Dispatcher, SharedDispatcher};
+use crate::http::{self, Readiness, RouteLimits, Services, Subsystem};
+use crate::identify::Identifier;
+use crate::metrics::Metrics;
+use crate::notify::Notify;
+use crate::streams::{self, EmbeddedBlobs, Engine, Streams};
+
+/// Why the appliance did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] http::BindError),
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Anything else that kept it from starting.
+    #[error("{what}: {reason}")]
+    Start {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        reason: String,
+    },
+    /// The store stopped itself; starting the process again recovers.
+    #[error("stopped: {0}")]
+    Stopped(String),
+}
+
+fn start_error<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> ServeError {
+    move |error| ServeError::Start { what, reason: error.to_string() }
+}
+
+/// Runs the appliance until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn run(config: &Config) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("azulite-async")
+        .max_blocking_threads(256)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build()
+        .map_err(start_error("the runtime cannot be started"))?;
+    let outcome = runtime.block_on(serve(config));
+    // A thread in the middle of identification does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(config: &Config) -> Result<(), ServeError> {
+    let server = http::Server::bind(http_options(config)).await?;
+    let address = server.local_addr();
+    let notify = Notify::from_environment();
+    notify.status("opening the store");
+    let fatal = Fatal::default();
+    let store = open(config, &fatal)?;
+    let dispatcher_options = dispatcher_options(config)?;
+    let metrics = Arc::new(Metrics::new());
+    let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
+    let started = tokio::task::spawn_blocking(move || Dispatcher::start(dispatcher_options, broker, counted)).await;
+    let started = started.map_err(start_error("the dispatcher cannot be started"))?;
+    let dispatcher = Arc::new(started.map_err(start_error("the topics cannot be made"))?);
+    let identifier = Identifier::load().map_err(start_error("the identification rules cannot be loaded"))?;
+    let services = Arc::new(services(config, &store, &dispatcher, &metrics, Arc::new(identifier)));
+
+    store.describe(&address.to_string()).map_err(start_error("the lock file cannot be written"))?;
+    tracing::info!("listening on http://{address}");
+    notify.ready(&format!("serving HTTP on {address}"));
+    let stop = CancellationToken::new();
+    let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
+    let drained = server.serve(services, stop.cancelled_owned()).await;
+    if drained.cut > 0 {
+        tracing::warn!(
+            connections = drained.cut,
+            "connections were still busy at the end of the drain time and were cut"
+        );
+    }
+    watcher.abort();
+    notify.status("closing the store");
+    tokio::task::spawn_blocking(move || store.close()).await.map_err(start_error("the store did not close"))?;
+    match fatal.reason() {
+        Some(reason) => Err(ServeError::Stopped(reason)),
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+    }
+}
+
+/// Ends the long polls and then the listener, on a signal or when the store has stopped itself; keeps systemd's watchdog
+/// fed meanwhile.
+async fn watch(stop: CancellationToken, dispatcher: Arc<Dispatcher>, fatal: Fatal, notify: Notify) {
+    let mut signals = Signals::new();
+    let mut watchdog = tokio::time::interval(notify.watchdog_interval());
+    loop {
+        tokio::select! {
+            name = signals.next() => match name {
+                "SIGHUP" => tracing::info!("SIGHUP: there is nothing to reload in this version"),
+                name => {
+                    tracing::info!("{name}: finishing what is under way");
+                    break;
+                }
+            },
+            () = fatal.happened() => break,
+            _ = watchdog.tick() => notify.watchdog(),
+        }
+    }
+    notify.stopping();
+    dispatcher.stop();
+    stop.cancel();
+}
+
+struct Signals(Vec<(&'static str, tokio::signal::unix::Signal)>);
+
+impl Signals {
+    fn new() -> Self {
+        let wanted = [
+            ("SIGTERM", SignalKind::terminate()),
+            ("SIGINT", SignalKind::interrupt()),
+            ("SIGHUP", SignalKind::hangup()),
+        ];
+        let listen = |(name, kind)| match signal(kind) {
+            Ok(signal) => Some((name, signal)),
+            Err(error) => {
+                tracing::error!(name, %error, "the signal cannot be listened for");
+                None
+            }
+        };
+        Self(wanted.into_iter().filter_map(listen).collect())
+    }
+
+    async fn next(&mut self) -> &'static str {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let waits = self.0.iter_mut().map(|(name, signal)| {
+            Box::pin(async move {
+                signal.recv().await;
+                *name
+            })
+        });
+        futures_util::future::select_all(waits).await.0
+    }
+}
+
+/// Set once when the store stops itself.
+#[derive(Clone, Debug, Default)]
+struct Fatal {
+    reason: Arc<Mutex<Option<String>>>,
+    happened: CancellationToken,
+}
+
+impl Fatal {
+    fn set(&self, reason: &str) {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+        self.happened.cancel();
+    }
+
+    fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn happened(&self) {
+        self.happened.cancelled().await;
+    }
+}
+
+/// How the store is to be opened.
+#[must_use]
+pub fn store_options(config: &Config) -> azulite_storage::Options {
+    let storage = &config.storage;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    azulite_storage::Options {
+        durability: match storage.durability {
+            Durability::Sync => azulite_storage::Durability::Sync,
+            Durability::Interval(interval) => azulite_storage::Durability::Interval(interval),
+            Durability::None => azulite_storage::Durability::None,
+        },
+        segment_bytes: storage.segment_bytes,
+        commit_bytes: bytes(storage.commit_bytes),
+        queue_bytes: bytes(storage.queue_bytes),
+        cache_bytes: bytes(storage.cache_bytes),
+        reserve_bytes: storage.reserve.bytes_of(disk_size(&storage.data_dir)),
+        ..azulite_storage::Options::new(storage.data_dir.clone())
+    }
+}
+
+/// Size of the file system that holds `path` or the nearest folder above it that exists.
+fn disk_size(path: &Path) -> u64 {
+    let above = path.ancestors().chain([Path::new(".")]).find(|p| !p.as_os_str().is_empty() && p.exists());
+    above.and_then(|path| RealFs.room(path).ok()).map_or(0, |room| room.total)
+}
+
+fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
+    let fatal = fatal.clone();
+    let options = azulite_storage::Options {
+        on_fatal: Some(Arc::new(move |reason: &str| fatal.set(reason))),
+        ..store_options(config)
+    };
+    let durability = options.durability;
+    let store = Store::open(Arc::new(RealFs), options)?;
+    let report = store.report();
+    let root = config.storage.data_dir.display();
+    tracing::info!(data_dir = %root, replayed_commits = report.replayed_commits, "store open");
+    if durability != azulite_storage::Durability::Sync {
+        tracing::warn!("durability is {}: a power cut can lose what was acknowledged", config.storage.durability);
+    }
+    Ok(store)
+}
+
+/// The event hub's settings.
+///
+/// # Errors
+/// A source or a topic override that does not fit; names every mistake.
+pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeError> {
+    let source = |(name, source): (&String, &crate::config::Source)| {
+        let topic = SourceTopicConfig {
+            numpartitions: source.kafka.numpartitions,
+            replicationfactor: source.kafka.replicationfactor,
+            config: source.kafka.config.clone(),
+        };
+        (name.clone(), Source::new(source.expire_events_after.milliseconds(), topic))
+    };
+    let sources: Sources = config.sources.iter().map(source).collect();
+    let overrides: Vec<_> = config
+        .topics
+        .iter()
+        .map(|(topic, settings)| TopicOverride {
+            topic: topic.clone(),
+            numpartitions: settings.numpartitions,
+            replicationfactor: settings.replicationfactor,
+            config: settings.config.clone(),
+        })
+        .collect();
+    let events = &config.events;
+    let defaults = TopicDefaults { partitions: events.partition_count, replicas: 1 };
+    let plan = TopicPlan::new(&events.topic_prefix, &sources, defaults, &overrides).map_err(|mistakes| {
+        let reason = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        ServeError::Start { what: "topics", reason }
+    })?;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Ok(dispatcher::Options {
+        topic_prefix: events.topic_prefix.clone(),
+        sources,
+        plan,
+        limits: Limits {
+            fetch_limit: usize::try_from(events.api_event_fetch_limit).unwrap_or(usize::MAX),
+            default_wait_secs: events.api_default_event_wait.as_secs(),
+        },
+        message_max_bytes: bytes(events.message_max_bytes),
+        fetch_max_bytes: bytes(events.max_fetch_bytes),
+        max_waiting: usize::try_from(config.http.max_connections).unwrap_or(usize::MAX),
+        group_retention_ms: i64::from(events.consumer_group_retention_days) * 86_400_000,
+        max_readers: 10_000,
+    })
+}
+
+fn http_options(config: &Config) -> http::Options {
+    let http = &config.http;
+    http::Options {
+        listen: http.listen.to_string(),
+        max_connections: usize::try_from(http.max_connections).unwrap_or(usize::MAX),
+        max_header_bytes: usize::try_from(http.max_header_bytes).unwrap_or(usize::MAX),
+        header_timeout: http.header_timeout,
+        idle_timeout: http.idle_timeout,
+        write_timeout: http.write_timeout,
+        drain_time: http.drain_timeout,
+    }
+}
+
+fn services(
+    config: &Config,
+    store: &Store,
+    dispatcher: &Arc<Dispatcher>,
+    metrics: &Arc<Metrics>,
+    identifier: Arc<Identifier>,
+) -> Services {
+    let jobs = match usize::try_from(config.identify.jobs).unwrap_or(0) {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
+    let options = streams::Options {
+        max_uploads: usize::try_from(config.streams.max_uploads).unwrap_or(usize::MAX),
+        max_identifications: jobs,
+        ..streams::Options::default()
+    };
+    let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
+    let streams = Streams::new(blobs, Arc::new(Engine::new(identifier)), metrics.clone(), options);
+    let upload_bytes = Some(config.streams.max_upload_bytes).filter(|limit| *limit > 0);
+    Services {
+        hub: Arc::new(SharedDispatcher(dispatcher.clone())),
+        streams: Arc::new(streams),
+        readiness: Arc::new(Ready { store: store.clone(), warned: AtomicBool::new(false) }),
+        metrics: metrics.clone(),
+        limits: RouteLimits {
+            event_body_bytes: config.http.max_event_body,
+            upload_bytes,
+            allow_delete: config.streams.api_allow_delete,
+            metrics: config.metrics.enabled,
+            ..RouteLimits::default()
+        },
+    }
+}
+
+/// What `/readyz` shows.
+struct Ready {
+    store: Store,
+    warned: AtomicBool,
+}
+
+impl Readiness for Ready {
+    fn subsystems(&self) -> Vec<Subsystem> {
+        let damage = self.store.damage();
+        if !damage.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                ranges = damage.len(),
+                "records are damaged; run `azulite topics describe` for their places"
+            );
+        }
+        let log = match (self.store.fatal(), self.store.disk_full(), damage.len()) {
+            (Some(reason), _, _) => (false, format!("stopped: {reason}")),
+            (None, true, _) => (true, "disk full: records and blobs are refused".to_owned()),
+            (None, false, 0) => (true, String::new()),
+            (None, false, ranges) => (true, format!("warning: {ranges} ranges of records are damaged")),
+        };
+        let part = |name: &str, (ready, detail): (bool, String)| Subsystem { name: name.to_owned(), ready, detail };
+        vec![part("log", log), part("blobs", (true, String::new())), part("events", (true, String::new()))]
+    }
+}

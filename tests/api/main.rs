@@ -1,0 +1,22 @@
+//! Black-box tests of the running product: the worked examples of the contract over real sockets, bad input, the
+//! command line, and what survives a restart. Every test has a server, a folder and a port of its own.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod events_get;
+#[cfg(test)]
+mod events_post;
+#[cfg(test)]
+mod full_disk;
+#[cfg(test)]
+mod models;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;
