@@ -103,6 +103,11 @@ impl Catalogue {
         Ok((Self::over(open_engine(path)?), Replay::Everything))
     }
 
+    /// Forgets every entry, before all of them are put in again.
+    pub(crate) fn clear(&self) -> Result<(), CatalogueError> {
+        Ok(self.db.clear()?)
+    }
+
     fn over(db: sled::Db) -> Self {
         Self { db, queue: Mutex::default(), filled: Condvar::new() }
     }

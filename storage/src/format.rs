@@ -97,12 +97,21 @@ fn data_in(fs: &dyn Fs, root: &Path) -> io::Result<Option<String>> {
 /// # Errors
 /// See [`FormatError`].
 pub fn create(fs: &dyn Fs, root: &Path) -> Result<(), FormatError> {
+    create_directories(fs, root)?;
+    let path = root.join(FORMAT_FILE);
+    fs::replace_durably(fs, &path, format!("azulite {FORMAT}\n").as_bytes()).map_err(io_error(&path))
+}
+
+/// Makes those of [`DIRECTORIES`] that are missing: a copy of a data directory may have lost the empty ones.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn create_directories(fs: &dyn Fs, root: &Path) -> Result<(), FormatError> {
     for name in DIRECTORIES {
         let path = root.join(name);
         fs::create_dir_durably(fs, &path).map_err(io_error(&path))?;
     }
-    let path = root.join(FORMAT_FILE);
-    fs::replace_durably(fs, &path, format!("azulite {FORMAT}\n").as_bytes()).map_err(io_error(&path))
+    Ok(())
 }
 
 /// What the lock file of a data directory says about its holder.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::fs::Fs;
+use crate::fs::{Fs, is_full};
 use crate::ids::SegmentNumber;
 use crate::segments::{Prepared, Sealing, Segments};
 
@@ -94,6 +94,8 @@ impl Keeper {
     pub(crate) fn take(&self, len: u64, reserved: bool) -> io::Result<Prepared> {
         let keep = if reserved { 0 } else { RESERVED };
         let mut inner = self.lock();
+        // What failed before may go now.
+        inner.failed = None;
         while inner.ready.len() <= keep {
             if inner.stopped {
                 return Err(io::Error::other("the store is closing"));
@@ -170,6 +172,9 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(%error, segment = %number, "the next segment cannot be made");
+                if is_full(&error) {
+                    self.disk_full.store(true, Ordering::Relaxed);
+                }
                 inner.failed = Some(error.kind());
                 inner.wanted = false;
             }

@@ -405,7 +405,7 @@ impl Store {
         let root = options.root.clone();
         let lock = take_lock(fs.as_ref(), &options)?;
         match format::read_format(fs.as_ref(), &root)? {
-            Some(format::FORMAT) => {}
+            Some(format::FORMAT) => format::create_directories(fs.as_ref(), &root)?,
             Some(found) => return Err(OpenError::Format { path: root, found, wanted: format::FORMAT }),
             None => format::create(fs.as_ref(), &root)?,
         }
@@ -713,6 +713,7 @@ fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(), OpenError>
         }
         // Ahead of the log, or empty: every reference, straight from the index.
         Replay::From(_) | Replay::Everything => {
+            core.catalogue.clear()?;
             let mut changes = Vec::new();
             for row in core.index.state_prefix(StateKeyspace::State, &StateKey::blob_refs()) {
                 let (key, bytes) = row?;

@@ -39,7 +39,9 @@ fn raw(server: &Server, bytes: &[u8]) -> String {
 }
 
 fn client_error_or_nothing(answer: &str, what: &str) {
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
+    // A body that breaks off or is framed wrongly is a 500 by name (events.md 1.7).
+    let unread = answer.starts_with("HTTP/1.1 500") && answer.contains("Couldn't read request body");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4") || unread, "{what}: {answer}");
 }
 
 #[test]
@@ -277,8 +279,10 @@ fn deep_nesting_and_broken_text_are_refused_not_followed() {
         invalid_utf8,
         b"\xef\xbb\xbf[]".to_vec(),
     ];
-    for body in bodies {
-        server.client().post(POST_BINARY, &body).expect_any_error(422);
+    for (index, body) in bodies.iter().enumerate() {
+        // Free-form JSON may be nested as deep as it likes on the way in; the event that carries it is refused.
+        let status = if index == 2 { 425 } else { 422 };
+        server.client().post(POST_BINARY, body).expect_any_error(status);
     }
     alive(&server);
     assert_eq!(events_stored(&server), 0);

@@ -19,16 +19,12 @@ fn ids(server: &Server, version: &str) -> Vec<String> {
 #[test]
 fn a_reserve_larger_than_the_disk_refuses_writes_and_lets_reads_go_on() {
     let mut server = Server::start();
-    if free_percent(server.folder()) > 85 {
-        eprintln!("SKIPPED: the disk is nearly empty, so that no reserve is larger than what is free");
-        return;
-    }
     server.publish_ok("binary", &sourced(&"1".repeat(64), "lab"));
     server.client().post(STREAM, T1).expect_status(200);
     server.stop();
 
-    let everything = Config::examples().set("storage", "reserve_bytes", "\"1000TB\"");
-    server.configure(&everything.set("storage", "reserve_percent", "90"));
+    let everything = Config::examples().set("storage", "reserve", "\"1000TB\"");
+    server.configure(&everything);
     server.announce("reserve");
     server.announce("disk");
     server.announce("space");
@@ -82,7 +78,7 @@ fn a_disk_that_runs_full_answers_507_and_recovers_when_there_is_room_again() {
         eprintln!("SKIPPED: a tmpfs cannot be mounted here (not root, or not allowed): full disk not tested");
         return;
     };
-    let config = Config::examples().set("storage", "reserve_bytes", "\"16Mi\"");
+    let config = Config::examples().set("storage", "reserve", "\"16Mi\"");
     let mut server = Server::over(folder, disk.folder.join("data"), &config).started();
     for word in ["reserve", "disk", "space", "ENOSPC"] {
         server.announce(word);
