@@ -7,12 +7,14 @@
 //! | [`http`] | routes and status codes |
 //! | [`dispatcher`] | event models, choice of topic, filters, readers |
 //! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
+//! | [`admin`] | what a person may ask about a store |
 //! | [`broker`] | the one door to the log |
 //! | [`metrics`] | what is counted |
 //!
 //! Arrows point down: edges call the dispatcher and the streams service, those call the broker and the store
 //! (`azulite-storage`), never the other way.
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod config;

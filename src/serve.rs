@@ -10,6 +10,7 @@ use azulite_storage::{OpenError, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::config::{Config, Durability};
 use crate::dispatcher::params::Limits;
@@ -76,11 +77,13 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let dispatcher_options = dispatcher_options(config)?;
     let metrics = Arc::new(Metrics::new());
     let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
+    let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
+    let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
     let started = tokio::task::spawn_blocking(move || Dispatcher::start(dispatcher_options, broker, counted)).await;
     let started = started.map_err(start_error("the dispatcher cannot be started"))?;
     let dispatcher = Arc::new(started.map_err(start_error("the topics cannot be made"))?);
     let identifier = Identifier::load().map_err(start_error("the identification rules cannot be loaded"))?;
-    let services = Arc::new(services(config, &store, &dispatcher, &metrics, Arc::new(identifier)));
+    let services = Arc::new(services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier)));
 
     store.describe(&address.to_string()).map_err(start_error("the lock file cannot be written"))?;
     tracing::info!("listening on http://{address}");
@@ -291,6 +294,7 @@ fn services(
     config: &Config,
     store: &Store,
     dispatcher: &Arc<Dispatcher>,
+    admin: Admin,
     metrics: &Arc<Metrics>,
     identifier: Arc<Identifier>,
 ) -> Services {
@@ -303,12 +307,12 @@ fn services(
         max_identifications: jobs,
         ..streams::Options::default()
     };
-    let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
-    let streams = Streams::new(blobs, Arc::new(Engine::new(identifier)), metrics.clone(), options);
+    let streams = Streams::new(admin.blobs().clone(), Arc::new(Engine::new(identifier)), metrics.clone(), options);
     let upload_bytes = Some(config.streams.max_upload_bytes).filter(|limit| *limit > 0);
     Services {
         hub: Arc::new(SharedDispatcher(dispatcher.clone())),
         streams: Arc::new(streams),
+        admin: Some(Arc::new(admin)),
         readiness: Arc::new(Ready { store: store.clone(), warned: AtomicBool::new(false) }),
         metrics: metrics.clone(),
         limits: RouteLimits {

@@ -167,6 +167,9 @@ pub struct Get {
     /// File to write [default: standard output, unless that is a terminal]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Wrap the blob in the CaRT container, so that it cannot run
+    #[arg(long)]
+    pub cart: bool,
 }
 
 /// `topics`

@@ -2,8 +2,20 @@
 
 pub mod args;
 pub mod bench;
+mod cart;
+mod client;
 pub mod config;
+mod events;
 pub mod exit;
+mod filetype;
+mod get;
+mod groups;
+mod ingest;
+mod migrate;
+mod output;
+mod target;
+mod topics;
+mod walk;
 
 use std::io::{self, IsTerminal};
 
@@ -34,13 +46,15 @@ pub fn main() -> Exit {
             printed.unwrap_or_else(|error| failed(&error))
         }
         Command::Bench(bench) => with_config(&cli, |loaded| measure(&cli, &bench.command, loaded)),
+        Command::Filetype(args) => filetype::run(&cli.global, args),
         Command::Serve(_) => with_config(&cli, serve),
-        _ => todo_verbs(),
+        Command::Ingest(args) => with_config(&cli, |loaded| ingest::run(&cli.global, &loaded.config, args)),
+        Command::Get(args) => with_config(&cli, |loaded| get::run(&loaded.config, args)),
+        Command::Topics(args) => with_config(&cli, |loaded| topics::run(&cli.global, &loaded.config, &args.command)),
+        Command::Groups(args) => with_config(&cli, |loaded| groups::run(&cli.global, &loaded.config, &args.command)),
+        Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
+        Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }
-}
-
-fn todo_verbs() -> Exit {
-    Exit::Failed
 }
 
 fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
@@ -83,8 +97,8 @@ fn start_logging(logging: &Logging) {
     let level = logging.level.as_str().to_ascii_lowercase();
     // The engines' own chatter is of use only to whoever asks for it.
     let filter = match level.as_str() {
-        "trace" | "debug" => EnvFilter::new(&level),
-        _ => EnvFilter::new(format!("{level},fjall=error,lsm_tree=error,sled=error")),
+        "trace" | "debug" => EnvFilter::new(format!("{level},pure_magic=warn")),
+        _ => EnvFilter::new(format!("{level},fjall=error,lsm_tree=error,sled=error,pure_magic=error")),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     let started = match logging.format {

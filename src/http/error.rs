@@ -218,6 +218,31 @@ pub(super) fn get(problem: &GetError) -> Response {
     }
 }
 
+/// A thing of ours that does not exist: which kind and which name.
+pub(super) fn unknown(kind: &str, name: &str) -> Response {
+    plain(StatusCode::NOT_FOUND, "not found", &format!("there is no {kind} {name:?}"))
+}
+
+/// A path segment that should be a hash.
+pub(super) fn no_hash(text: &str) -> Response {
+    plain(StatusCode::BAD_REQUEST, "bad hash", &format!("{text:?} is not a SHA-256 of 64 hexadecimal digits"))
+}
+
+/// A parameter that has to be there.
+pub(super) fn parameter_needed(name: &str) -> Response {
+    plain(StatusCode::BAD_REQUEST, "bad parameters", &format!("the parameter {name} is needed"))
+}
+
+/// The log could not be read.
+pub(super) fn scan(problem: &str) -> Response {
+    internal("the log cannot be read", problem)
+}
+
+/// As many scans of the log as are allowed at once are under way.
+pub(super) fn too_many_scans() -> Response {
+    later("too many requests", "too many scans of the log are under way, try again", Duration::from_secs(2))
+}
+
 /// A blob that is not there.
 pub(super) fn not_found() -> Response {
     plain(StatusCode::NOT_FOUND, "not found", "not found")

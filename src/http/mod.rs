@@ -4,6 +4,7 @@
 //! are chosen in `error.rs` alone. Knows nothing of storage and of the Kafka port. Spec: events.md 1, streams.md 1 to 3,
 //! cli.md 4.
 
+mod azulite;
 mod body;
 mod connection;
 mod error;
@@ -21,6 +22,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::Admin;
 use crate::dispatcher::hub::Hub;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
@@ -34,6 +36,8 @@ pub struct Services {
     pub hub: Arc<dyn Hub>,
     /// Blobs.
     pub streams: Arc<Streams>,
+    /// Topics, groups and entities, for people; `None` hides these routes.
+    pub admin: Option<Arc<Admin>>,
     /// What `/readyz` asks.
     pub readiness: Arc<dyn Readiness>,
     /// Where requests are counted, and what `/metrics` prints.

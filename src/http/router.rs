@@ -18,7 +18,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, error, events, metrics, root, streams};
+use super::{Services, azulite, error, events, metrics, root, streams};
 
 /// One request, taken apart.
 pub(super) struct Call {
@@ -55,6 +55,7 @@ enum Route {
     Exists { source: String, label: String, hash: String },
     Delete { source: String, label: String, hash: String },
     Copy { from: String, to: String, label: String, hash: String },
+    Azulite(azulite::Resource),
 }
 
 impl Route {
@@ -74,6 +75,7 @@ impl Route {
             ["api", "v3", "stream", ref names @ ..] if names.iter().all(|name| !name.is_empty()) => {
                 return Self::find_stream(method, names);
             }
+            ["api", "azulite", "v1", ref names @ ..] if get => return azulite::Resource::find(names).map(Self::Azulite),
             _ => return None,
         })
     }
@@ -108,6 +110,7 @@ impl Route {
             Self::Upload { .. } => "/api/v3/stream/:source/:label",
             Self::Download { .. } | Self::Exists { .. } | Self::Delete { .. } => "/api/v3/stream/:source/:label/:hash",
             Self::Copy { .. } => "/api/v3/stream/:sourceA/:sourceB/:label/:hash",
+            Self::Azulite(resource) => resource.template(),
         }
     }
 
@@ -125,6 +128,7 @@ impl Route {
             Self::Exists { source, label, hash } => streams::exists(services, source, label, &hash).await,
             Self::Delete { source, label, hash } => streams::delete(services, call, source, label, &hash).await,
             Self::Copy { from, to, label, hash } => streams::copy(services, [from, to], label, &hash).await,
+            Self::Azulite(resource) => resource.answer(services, call).await,
         }
     }
 }
@@ -220,10 +224,24 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send + Sync + 'static,
     E: std::error::Error + Send + Sync + 'static,
 {
+    let mut response = reply_in_pieces_of_unknown_length(status, content_type, pieces);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// An answer in pieces that are made while it is sent.
+pub(super) fn reply_in_pieces_of_unknown_length<S, E>(
+    status: StatusCode,
+    content_type: HeaderValue,
+    pieces: S,
+) -> Response
+where
+    S: Stream<Item = Result<Bytes, E>> + Send + Sync + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
     let mut response = warp::Reply::into_response(warp::reply::stream(pieces));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     response
 }
 

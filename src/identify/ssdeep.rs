@@ -1,6 +1,6 @@
 //! The classic ssdeep digest, flags 0: `block:part1:part2` (streams.md 7).
 //!
-//! Called by `digest`. Written here because the permissively licensed crate stops at 4 GiB and takes four to five times
+//! Called by `digest`. Written here because the permissively licensed crate fails beyond 3 GiB and takes about three times
 //! as long; it is the oracle of the tests.
 //!
 //! How it works: a rolling sum over the last seven bytes triggers at positions that depend on the content alone. For

@@ -1,0 +1,110 @@
+//! `azulite topics list` and `azulite topics describe`.
+
+use std::io::{self, Write};
+
+use super::args::{Global, TopicsCommand};
+use super::client::encoded;
+use super::exit::Exit;
+use super::output::{self, Refusal, Table};
+use super::target::Target;
+use crate::admin::{TopicDetail, TopicList};
+use crate::config::Config;
+
+/// Prints what `command` asks for.
+pub(super) fn run(global: &Global, config: &Config, command: &TopicsCommand) -> Exit {
+    let out = &mut output::stdout();
+    output::finish(match command {
+        TopicsCommand::List => list(global, config, out),
+        TopicsCommand::Describe { topic } => describe(global, config, topic, out),
+    })
+}
+
+fn list(global: &Global, config: &Config, out: &mut impl Write) -> Result<Exit, Refusal> {
+    let list = match Target::for_reading(config)? {
+        Target::Server(client) => client.get_json::<TopicList>("/api/azulite/v1/topics")?.ok_or_else(no_such_api)?,
+        Target::Store(store) => store.admin.topics(),
+    };
+    if global.json {
+        output::print_json(out, &list)?;
+    } else {
+        print_list(&list, out)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The server is azulite's, but of a version without this part of the API.
+pub(super) fn no_such_api() -> Refusal {
+    Refusal::failed("the server does not have this function: is it the same version of azulite?")
+}
+
+fn print_list(list: &TopicList, out: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(&["TOPIC", "PARTITIONS", "RECORDS", "POLICY"]);
+    for topic in &list.topics {
+        let policy = topic.config.get("cleanup.policy").cloned().unwrap_or_default();
+        let policy = if topic.internal { format!("{policy} (internal)") } else { policy };
+        table.row([topic.name.clone(), topic.partitions.to_string(), topic.records.to_string(), policy]);
+    }
+    table.print(out)
+}
+
+fn describe(global: &Global, config: &Config, name: &str, out: &mut impl Write) -> Result<Exit, Refusal> {
+    let topic = match Target::for_reading(config)? {
+        Target::Server(client) => client.get_json(&format!("/api/azulite/v1/topics/{}", encoded(name)))?,
+        Target::Store(store) => store.admin.topic(name),
+    };
+    let topic: TopicDetail = topic.ok_or_else(|| Refusal::failed(format!("there is no topic {name:?}")))?;
+    if global.json {
+        output::print_json(out, &topic)?;
+    } else {
+        print_topic(&topic, out)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print_topic(topic: &TopicDetail, out: &mut impl Write) -> io::Result<()> {
+    let internal = if topic.internal { " (internal)" } else { "" };
+    writeln!(out, "{}{internal}\nid {}, {} records", topic.name, topic.id, topic.records)?;
+    topic.config.iter().try_for_each(|(name, value)| writeln!(out, "  {name} = {}", output::printable(value)))?;
+    let mut table = Table::new(&["PARTITION", "LOG START", "HIGH WATERMARK"]);
+    for partition in &topic.partitions {
+        let offsets = [partition.log_start_offset, partition.high_watermark];
+        table.row([partition.partition.to_string()].into_iter().chain(offsets.map(|offset| offset.to_string())));
+    }
+    table.print(out)?;
+    for range in topic.partitions.iter().flat_map(|partition| &partition.damage) {
+        let (from, last) = (range.from_offset, range.last_offset);
+        writeln!(out, "DAMAGED: partition {}, offsets {from} to {last}: {}", range.partition, range.reason)?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::PartitionDetail;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_topic_is_shown_with_its_partitions_and_configuration() {
+        let topic = TopicDetail {
+            name: "azul.t1.lab.binary.sourced".to_owned(),
+            id: "00".repeat(16),
+            created_ms: 0,
+            records: 4,
+            internal: false,
+            config: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+            partitions: vec![PartitionDetail {
+                partition: 0,
+                log_start_offset: 1,
+                high_watermark: 5,
+                damage: Vec::new(),
+            }],
+        };
+        let mut out = Vec::new();
+        print_topic(&topic, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("azul.t1.lab.binary.sourced\nid 0000"), "{text}");
+        assert!(text.contains("  cleanup.policy = compact\n"), "{text}");
+        assert!(text.ends_with("        0          1               5\n"), "{text}");
+    }
+}
