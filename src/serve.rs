@@ -73,6 +73,8 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let notify = Notify::from_environment();
     notify.status("opening the store");
     let fatal = Fatal::default();
+    // The rules take as long to load as an empty store to open.
+    let loading = tokio::task::spawn_blocking(Identifier::load);
     let store = open(config, &fatal)?;
     let dispatcher_options = dispatcher_options(config)?;
     let metrics = Arc::new(Metrics::new());
@@ -82,7 +84,8 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let started = tokio::task::spawn_blocking(move || Dispatcher::start(dispatcher_options, broker, counted)).await;
     let started = started.map_err(start_error("the dispatcher cannot be started"))?;
     let dispatcher = Arc::new(started.map_err(start_error("the topics cannot be made"))?);
-    let identifier = Identifier::load().map_err(start_error("the identification rules cannot be loaded"))?;
+    let loaded = loading.await.map_err(start_error("the identification rules cannot be loaded"))?;
+    let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
     let services = Arc::new(services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier)));
 
     store.describe(&address.to_string()).map_err(start_error("the lock file cannot be written"))?;

@@ -80,8 +80,8 @@ pub enum Command {
     Ingest(Ingest),
     /// Identify and hash local files, without a store
     #[command(
-        after_help = "Prints three columns: file format, extension, path. With --json everything that is known: \
-        digests, mime type and magic too."
+        after_help = "Prints path, file format and mime type of every regular file, with two tabs behind the path; \
+        directories are walked. With --json everything that is known: digests, magic and extension too."
     )]
     Filetype(Filetype),
     /// Write a stored blob to a file
@@ -153,7 +153,7 @@ pub struct Ingest {
 /// `filetype`
 #[derive(Debug, Args)]
 pub struct Filetype {
-    /// Files to identify
+    /// Files and directories to identify
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 }

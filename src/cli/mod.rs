@@ -27,6 +27,7 @@ use crate::http::BindError;
 use crate::serve::{self, ServeError};
 use args::{BenchCommand, Cli, Command};
 use azulite_storage::OpenError;
+use azulite_storage::log::ReadError;
 use exit::Exit;
 
 /// Parses the command line, runs the command, says how the process ends.
@@ -134,7 +135,9 @@ fn open_exit(error: &OpenError) -> Exit {
     match error {
         OpenError::Locked { .. } => Exit::Locked,
         OpenError::Format { .. } => Exit::Usage,
-        OpenError::Stamp(_) | OpenError::StateDamaged { .. } => Exit::Damaged,
+        OpenError::Stamp(_) | OpenError::StateDamaged { .. } | OpenError::Read(ReadError::Damaged { .. }) => {
+            Exit::Damaged
+        }
         OpenError::Io { .. }
         | OpenError::Index(_)
         | OpenError::Catalogue(_)

@@ -75,7 +75,9 @@ impl Route {
             ["api", "v3", "stream", ref names @ ..] if names.iter().all(|name| !name.is_empty()) => {
                 return Self::find_stream(method, names);
             }
-            ["api", "azulite", "v1", ref names @ ..] if get => return azulite::Resource::find(names).map(Self::Azulite),
+            ["api", "azulite", "v1", ref names @ ..] if get => {
+                return azulite::Resource::find(names).map(Self::Azulite);
+            }
             _ => return None,
         })
     }

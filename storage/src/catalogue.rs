@@ -1,13 +1,14 @@
 //! The blob catalogue: the only file that names `sled`. (hash, source, label) to size, time and description.
 //!
-//! Derived from the blob references in `__azulite_state`: brought forward from the state offset it holds when it was
-//! not closed cleanly, built anew when it is missing or does not open. Never the only copy of anything.
+//! Derived from the blob references in `__azulite_state`: brought forward from the state offset it holds,
+//! built anew when it is missing or does not open. Never the only copy of anything.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::ids::{Offset, Sha256};
 use crate::index::StateKeyspace;
@@ -18,8 +19,6 @@ use crate::store::AppendError;
 
 /// Key of the state offset up to which the catalogue was brought; shorter than any blob's key.
 const APPLIED_KEY: &[u8] = b"applied";
-/// Key that is there only while the catalogue is cleanly closed.
-const CLEAN_KEY: &[u8] = b"clean";
 const CACHE_BYTES: u64 = 8 << 20;
 
 /// Why the catalogue could not do what was asked.
@@ -67,18 +66,26 @@ impl std::fmt::Debug for Catalogue {
     }
 }
 
+/// How long the folder may still be locked by a handle of this process that was just dropped.
+const RELEASE_TIME: Duration = Duration::from_secs(5);
+
 fn open_engine(path: &Path) -> Result<sled::Db, CatalogueError> {
     let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(500));
-    // The engine asserts its way through damaged files.
-    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
-    opened.unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () })).map_err(Into::into)
+    let started = Instant::now();
+    loop {
+        // The engine asserts its way through damaged files.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+        match opened.unwrap_or(Err(sled::Error::Corruption { at: None, bt: () })) {
+            // Its threads release the lock some time after the last handle is gone.
+            Err(sled::Error::Io(_)) if started.elapsed() < RELEASE_TIME => std::thread::sleep(Duration::from_millis(5)),
+            other => return other.map_err(Into::into),
+        }
+    }
 }
 
 /// How much has to be replayed into a catalogue that was just opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replay {
-    /// Nothing: it was cleanly closed.
-    Nothing,
     /// State records from this offset on.
     From(Offset),
     /// Every blob reference, into an empty catalogue.
@@ -113,16 +120,8 @@ impl Catalogue {
     }
 
     fn replay_from(db: &sled::Db) -> Result<Replay, CatalogueError> {
-        let clean = db.remove(CLEAN_KEY)?.is_some();
         let applied = db.get(APPLIED_KEY)?.and_then(|bytes| Some(i64::from_be_bytes(*bytes.first_chunk()?)));
-        if clean {
-            db.flush()?;
-        }
-        Ok(match applied {
-            Some(_) if clean => Replay::Nothing,
-            Some(offset) => Replay::From(offset),
-            None => Replay::Everything,
-        })
+        Ok(applied.map_or(Replay::Everything, Replay::From))
     }
 
     /// Applies blob references found in state records up to `state_end`.
@@ -210,10 +209,9 @@ impl Catalogue {
         BlobRefKey::decode(&key).zip(decode_value(&record)).ok_or_else(damaged)
     }
 
-    /// Marks the catalogue as cleanly closed.
-    pub(crate) fn close(&self) -> Result<(), CatalogueError> {
-        self.db.flush()?;
-        self.db.insert(CLEAN_KEY, &[1])?;
+    /// Notes that everything up to `state_end` is in, so that the next start has nothing to replay.
+    pub(crate) fn close(&self, state_end: Offset) -> Result<(), CatalogueError> {
+        self.apply(state_end, std::iter::empty())?;
         self.db.flush()?;
         Ok(())
     }

@@ -111,7 +111,19 @@ impl Core {
         }
         let places = self.places(partition, from, max_bytes)?;
         let places = before_gap(partition, from, &places)?;
-        self.batches(partition, places)
+        let batches = self.batches(partition, places)?;
+        if batches.is_empty() {
+            return Err(self.nothing_there(partition, from, allowed.end)?);
+        }
+        Ok(batches)
+    }
+
+    /// Offsets below the high watermark that no row names: never an empty answer, which would read as the end.
+    fn nothing_there(&self, partition: &Partition, from: Offset, end: Offset) -> Result<ReadError, ReadError> {
+        let next = self.index.batches_from(partition.number(), from).next().transpose()?;
+        let end = next.map_or(end, |(base, _)| base).max(from + 1);
+        let (partition, segment) = (partition.name().clone(), SegmentNumber(0));
+        Ok(ReadError::Damaged { partition, from, end, segment, position: 0 })
     }
 
     /// Where the batches lie: from the index, then from the tail that has not reached it yet.
@@ -159,7 +171,13 @@ impl Core {
             }
             let run = adjacent(rest);
             match self.run(partition, rest.get(..run).unwrap_or_default()) {
-                Ok(read) => batches.extend(read),
+                Ok(read) => {
+                    let whole = read.len() == run;
+                    batches.extend(read);
+                    if !whole {
+                        break;
+                    }
+                }
                 // What was read before the damage is handed out first; the next read names it.
                 Err(ReadError::Damaged { .. }) if !batches.is_empty() => break,
                 Err(error) => return Err(error),

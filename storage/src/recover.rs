@@ -22,6 +22,8 @@ use crate::segments::{EDGE_LEN, Found, Scan, Sealing, Segments};
 use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTITION};
 use crate::store::OpenError;
 
+/// How many full segments may wait to be sealed when the process ends.
+const SEALING_BEHIND: u32 = 8;
 /// Rows put into the index at once while replaying.
 const ROWS_AT_ONCE: usize = 16_384;
 
@@ -88,6 +90,15 @@ impl Commit {
     }
 }
 
+/// Where a partition ends, as far as recovery has come.
+#[derive(Clone, Copy)]
+struct End {
+    offset: Offset,
+    max_timestamp: i64,
+    /// Where its last frame begins.
+    place: (SegmentNumber, u64),
+}
+
 /// What a scan learned of a segment as a whole.
 struct Span {
     salt: u32,
@@ -105,8 +116,10 @@ pub(crate) struct Recovery<'a> {
     waiting: VecDeque<Commit>,
     rows: Rows,
     marker: Option<Marker>,
-    ends: HashMap<PartitionNumber, (Offset, i64)>,
+    ends: HashMap<PartitionNumber, End>,
     report: Recovered,
+    /// The newest region that does not say what it held.
+    bad: Option<BadRegion>,
     spans: BTreeMap<SegmentNumber, Span>,
 }
 
@@ -115,13 +128,21 @@ fn io_error(path: PathBuf) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 impl<'a> Recovery<'a> {
-    pub(crate) fn new(fs: &'a Arc<dyn Fs>, segments: &'a Segments, index: &'a Index, lost_and_found: &'a Path) -> Self {
+    /// `synced`: a commit known to be synced from elsewhere.
+    pub(crate) fn new(
+        fs: &'a Arc<dyn Fs>,
+        segments: &'a Segments,
+        index: &'a Index,
+        lost_and_found: &'a Path,
+        synced: CommitNumber,
+    ) -> Self {
         Self {
             fs,
             segments,
             index,
             lost_and_found,
-            synced: 0,
+            synced,
+            bad: None,
             expected: 1,
             waiting: VecDeque::new(),
             rows: Rows::default(),
@@ -138,7 +159,7 @@ impl<'a> Recovery<'a> {
         self.marker = self.index.marker()?;
         self.report.rebuilt = self.marker.is_none() && !numbers.is_empty();
         if let Some(marker) = self.marker {
-            self.synced = marker.synced;
+            self.synced = self.synced.max(marker.synced);
             self.expected = marker.applied + 1;
             self.report.last_commit = marker.applied;
             self.note_append_time(marker)?;
@@ -152,6 +173,7 @@ impl<'a> Recovery<'a> {
         self.apply()?;
         self.cut_tail()?;
         self.seal_and_clean()?;
+        self.seal_earlier(&numbers, start)?;
         self.report.next_segment = numbers.last().map_or(1, |n| n.0 + 1);
         Ok(self.report)
     }
@@ -273,78 +295,83 @@ impl<'a> Recovery<'a> {
 
     /// A commit that is kept: its rows go to the index, what is bad in it is reported.
     fn take_in(&mut self, commit: Commit, good: bool) -> Result<(), OpenError> {
-        if !good {
-            self.report_damage(&commit)?;
+        let kept = !commit.is_noise() && commit.number >= self.expected;
+        if !good && commit.bad.is_empty() {
+            let (segment, from) = (commit.segment, commit.start);
+            self.damaged(BadRegion { segment, from, to: from, lost: None })?;
         }
-        if commit.is_noise() || commit.number < self.expected {
+        let last_frame = commit.frames.last().map_or(commit.start, |f| f.position);
+        let mut bad = commit.bad.into_iter().peekable();
+        for frame in commit.frames.into_iter().filter(|_| kept) {
+            while let Some(bad) = bad.next_if(|bad| bad.from < frame.position) {
+                self.damaged(bad)?;
+            }
+            if frame.header.kind == FrameKind::Batch {
+                self.row(commit.segment, &frame)?;
+            }
+        }
+        bad.try_for_each(|bad| self.damaged(bad))?;
+        if !kept {
             return Ok(());
         }
         self.expected = commit.number + 1;
         self.report.last_commit = commit.number;
         self.report.replayed_commits += 1;
-        let last_frame = commit.frames.last().map_or(commit.start, |f| f.position);
-        for frame in commit.frames {
-            if frame.header.kind == FrameKind::Batch {
-                self.row(commit.segment, &frame)?;
-            }
-        }
-        let synced = commit.number.max(self.synced);
-        self.marker = Some(Marker::new(commit.number, synced, commit.segment, commit.end, last_frame));
+        // Commits behind this one are judged by what they say themselves; their numbers may be given again.
+        self.marker = Some(Marker::new(commit.number, commit.number, commit.segment, commit.end, last_frame));
         if self.rows.count() >= ROWS_AT_ONCE {
             self.apply()?;
         }
         Ok(())
     }
 
-    fn report_damage(&mut self, commit: &Commit) -> Result<(), OpenError> {
-        for bad in &commit.bad {
-            if let Some((partition, from, end)) = bad.lost {
-                if partition < FIRST_PARTITION {
-                    return Err(OpenError::StateDamaged { segment: bad.segment, position: bad.from, offset: from });
-                }
-                let payload_len = u32::try_from(bad.to - bad.from).unwrap_or(u32::MAX) - 72;
-                let delta = u32::try_from(end - from - 1).unwrap_or(0);
-                let row = BatchRow::new(bad.segment, bad.from, payload_len, delta, -1);
-                self.end_of(partition)?;
-                self.ends.entry(partition).or_insert((0, -1)).0 = end;
-                self.rows.batches.push((BatchKey { partition, base_offset: from }, row));
-            }
-            self.report.damage.push(bad.clone());
+    /// Bytes of a kept commit that are no good frame. A batch whose header is good keeps its place in the partition.
+    fn damaged(&mut self, bad: BadRegion) -> Result<(), OpenError> {
+        let Some((partition, from, next)) = bad.lost else {
+            self.bad = Some(bad.clone());
+            self.report.damage.push(bad);
+            return Ok(());
+        };
+        if partition < FIRST_PARTITION {
+            return Err(OpenError::StateDamaged { segment: bad.segment, position: bad.from, offset: from });
         }
-        if commit.bad.is_empty() {
-            let (segment, from) = (commit.segment, commit.start);
-            self.report.damage.push(BadRegion { segment, from, to: from, lost: None });
+        self.gap(bad.segment, bad.from, partition, from)?;
+        let payload_len = u32::try_from((bad.to - bad.from).saturating_sub(EDGE_LEN)).unwrap_or(u32::MAX);
+        let delta = u32::try_from(next - from - 1).unwrap_or(0);
+        let row = BatchRow::new(bad.segment, bad.from, payload_len, delta, -1);
+        self.rows.batches.push((BatchKey { partition, base_offset: from }, row));
+        if let Some(end) = self.ends.get_mut(&partition) {
+            (end.offset, end.place) = (next, (bad.segment, bad.from));
         }
+        self.report.damage.push(bad);
         Ok(())
     }
 
-    /// End offset and largest timestamp of a partition as the rows so far say; `None` when it has none.
-    fn end_of(&mut self, partition: PartitionNumber) -> Result<Option<Offset>, OpenError> {
-        if let Some((end, _)) = self.ends.get(&partition) {
-            return Ok(Some(*end));
+    /// End of a partition as the rows so far say.
+    fn end_of(&mut self, partition: PartitionNumber) -> Result<End, OpenError> {
+        if let Some(end) = self.ends.get(&partition) {
+            return Ok(*end);
         }
         let last = self.index.batch_at_or_before(partition, Offset::MAX)?;
-        let Some((base, row)) = last else { return Ok(None) };
-        let end = base + i64::from(row.last_offset_delta) + 1;
-        let max = self.index.max_timestamp(partition)?.unwrap_or(-1);
-        self.ends.insert(partition, (end, max));
-        Ok(Some(end))
+        let offset = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
+        let place = last.map_or((SegmentNumber(0), 0), |(_, row)| (row.segment(), row.position));
+        let end = End { offset, max_timestamp: self.index.max_timestamp(partition)?.unwrap_or(-1), place };
+        self.ends.insert(partition, end);
+        Ok(end)
     }
 
     /// The rows of one good batch frame; offsets missing in front of it are damage.
     fn row(&mut self, segment: SegmentNumber, frame: &Framed) -> Result<(), OpenError> {
         let FrameHeader { partition, base_offset, payload_len, last_offset_delta, .. } = frame.header;
-        let end = self.end_of(partition)?;
-        if let Some(end) = end.filter(|end| *end < base_offset) {
-            self.missing(segment, frame.position, partition, end, base_offset)?;
-        }
-        let next = base_offset + i64::from(last_offset_delta) + 1;
-        let (end, max) = self.ends.entry(partition).or_insert((next, -1));
-        *end = next;
-        if frame.max_timestamp > *max {
-            *max = frame.max_timestamp;
+        self.gap(segment, frame.position, partition, base_offset)?;
+        let mut end = self.end_of(partition)?;
+        end.offset = base_offset + i64::from(last_offset_delta) + 1;
+        end.place = (segment, frame.position);
+        if frame.max_timestamp > end.max_timestamp {
+            end.max_timestamp = frame.max_timestamp;
             self.rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
         }
+        self.ends.insert(partition, end);
         let row = BatchRow::new(segment, frame.position, payload_len, last_offset_delta, frame.max_timestamp);
         self.rows.batches.push((BatchKey { partition, base_offset }, row));
         match &frame.state {
@@ -353,23 +380,28 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Offsets that no frame holds although later ones are there.
-    fn missing(
+    /// Reports offsets that no frame holds although `next`, found at this place, is there.
+    fn gap(
         &mut self,
         segment: SegmentNumber,
         position: u64,
         partition: PartitionNumber,
-        from: Offset,
-        end: Offset,
+        next: Offset,
     ) -> Result<(), OpenError> {
-        if partition < FIRST_PARTITION {
-            return Err(OpenError::StateDamaged { segment, position, offset: from });
+        let end = self.end_of(partition)?;
+        if end.offset >= next {
+            return Ok(());
         }
-        let known = self.report.damage.iter_mut().rev().find(|bad| bad.lost.is_none());
-        let lost = Some((partition, from, end));
-        match known {
-            Some(bad) => bad.lost = lost,
-            None => self.report.damage.push(BadRegion { segment, from: position, to: position, lost }),
+        let held_it = self.bad.as_ref().filter(|bad| (bad.segment, bad.from) > end.place);
+        let place = held_it.cloned().unwrap_or(BadRegion { segment, from: position, to: position, lost: None });
+        if partition < FIRST_PARTITION {
+            let (segment, position) = (place.segment, place.from);
+            return Err(OpenError::StateDamaged { segment, position, offset: end.offset });
+        }
+        let named = BadRegion { lost: Some((partition, end.offset, next)), ..place.clone() };
+        match self.report.damage.iter_mut().find(|bad| **bad == place) {
+            Some(bad) => *bad = named,
+            None => self.report.damage.push(named),
         }
         Ok(())
     }
@@ -454,6 +486,33 @@ impl<'a> Recovery<'a> {
         Ok(free)
     }
 
+    /// Seals full segments that a kill caught between being left and being sealed in the background.
+    fn seal_earlier(&self, numbers: &[SegmentNumber], start: SegmentNumber) -> Result<(), OpenError> {
+        for number in numbers.iter().copied().filter(|n| *n < start && n.0 + SEALING_BEHIND >= start.0) {
+            let path = self.segments.path(number);
+            let file = self.open(number)?;
+            let len = file.len().map_err(io_error(path.clone()))?;
+            let foot = len.checked_sub(EDGE_LEN).and_then(|at| header_at(file.as_ref(), at));
+            if foot.is_some_and(|foot| foot.kind == FrameKind::Foot) {
+                continue;
+            }
+            let mut scan = Scan::new(file.clone(), number, 0).map_err(io_error(path.clone()))?;
+            let salt = scan.salt().unwrap_or(0);
+            let (mut end, mut frames, mut commit) = (EDGE_LEN, 0, 0);
+            for found in &mut scan {
+                match found.map_err(io_error(path.clone()))? {
+                    Found::Frame { header, position, .. } => {
+                        (end, frames, commit) = (position + header.frame_len(), frames + 1, header.commit);
+                    }
+                    Found::Bad { to, .. } => end = to.next_multiple_of(ALIGNMENT),
+                    Found::End { .. } => {}
+                }
+            }
+            self.segments.seal(&Sealing { number, salt, file, end, frames, commit }).map_err(io_error(path))?;
+        }
+        Ok(())
+    }
+
     /// Seals what was being appended to, and removes segments that hold nothing, so that no stale frame ever lies
     /// behind a new one.
     fn seal_and_clean(&self) -> Result<(), OpenError> {
@@ -486,7 +545,9 @@ pub(crate) fn marker_fits(segments: &Segments, marker: Marker) -> io::Result<boo
         Err(error) => return Err(error),
     };
     let header = header_at(file.as_ref(), marker.last_frame);
-    Ok(file.len()? >= marker.position && header.is_none_or(|h| h.commit == marker.applied))
+    // Nothing there is damage where it was synced; where it was not, the log is behind the index.
+    let synced = marker.synced >= marker.applied;
+    Ok(file.len()? >= marker.position && header.map_or(synced, |h| h.commit == marker.applied))
 }
 
 /// A lost range as a state record.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
@@ -23,10 +23,11 @@ use crate::fs::{Fs, is_full};
 use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
 use crate::index::{Index, IndexError, IndexRow, StateKeyspace};
 use crate::keeper::Keeper;
+use crate::keys::marker::Marker;
 use crate::log::ReadError;
 use crate::partition::{Damage, Partition};
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
-use crate::recover::{Recovered, Recovery, damage_record, marker_fits};
+use crate::recover::{Recovered, Recovery, damage_record, header_at, marker_fits};
 use crate::segments::Segments;
 use crate::state::{
     Change, DamageRecord, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION, STATE_TOPIC, StateKey, TopicRecord, value,
@@ -385,8 +386,9 @@ impl Owner {
         joined(threads.catalogue, "catalogue");
         let healthy = core.fatal.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         if healthy {
+            let end = core.state_partition.offsets().high_watermark;
             let closed = core.index.persist().map_err(|e| e.to_string());
-            let closed = closed.and_then(|()| core.catalogue.close().map_err(|e| e.to_string()));
+            let closed = closed.and_then(|()| core.catalogue.close(end).map_err(|e| e.to_string()));
             if let Err(error) = closed {
                 tracing::warn!(error, "the index was not closed cleanly; the next start brings it forward");
             }
@@ -405,7 +407,10 @@ impl Store {
         let root = options.root.clone();
         let lock = take_lock(fs.as_ref(), &options)?;
         match format::read_format(fs.as_ref(), &root)? {
-            Some(format::FORMAT) => format::create_directories(fs.as_ref(), &root)?,
+            Some(format::FORMAT) => {
+                format::create_directories(fs.as_ref(), &root)?;
+                settle_names(fs.as_ref(), &root)?;
+            }
             Some(found) => return Err(OpenError::Format { path: root, found, wanted: format::FORMAT }),
             None => format::create(fs.as_ref(), &root)?,
         }
@@ -422,8 +427,8 @@ impl Store {
         bring_catalogue_forward(&core, replay)?;
         let core = Arc::new(core);
         let threads = start_threads(&core, &recovered)?;
-        report_damage(&core, &recovered, &lost, &mut report)?;
-        let owner = Owner { core: core.clone(), threads: Mutex::new(Some(threads)), report };
+        let mut owner = Owner { core: core.clone(), threads: Mutex::new(Some(threads)), report };
+        owner.report.damage = report_damage(&core, &recovered, &lost)?;
         Ok(Self { core, owner: Arc::new(owner) })
     }
 
@@ -520,6 +525,25 @@ impl Store {
     }
 }
 
+/// A name found here may have been made by a process that was killed before the name was durable.
+fn settle_names(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
+    let io_error = |path: &Path, error| OpenError::Io { path: path.to_owned(), error };
+    for folder in root.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        match fs.sync_dir(folder) {
+            // A folder above that is not ours to open or write was not made by us either.
+            Err(error) if folder != root && is_refused(error.kind()) => {}
+            Err(error) => return Err(io_error(folder, error)),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_refused(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(kind, PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
+}
+
 fn take_lock(fs: &dyn Fs, options: &Options) -> Result<DirLock, OpenError> {
     let root = &options.root;
     DirLock::take(fs, root).map_err(|error| {
@@ -539,15 +563,17 @@ fn recover(fs: &Arc<dyn Fs>, segments: &Segments, options: &Options) -> Result<(
     let path = options.index_dir.clone().unwrap_or_else(|| options.root.join("index"));
     let io_error = |error| OpenError::Io { path: path.clone(), error };
     let mut lost = Lost::new();
+    let mut synced = 0;
     let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
         Index::open(&path).and_then(|index| index.marker().map(|marker| (index, marker)))
     }));
     let index = match opened {
         Ok(Ok((index, None))) => index,
         Ok(Ok((index, Some(marker)))) if marker_fits(segments, marker).map_err(io_error)? => index,
-        Ok(Ok((index, Some(_)))) => {
+        Ok(Ok((index, Some(marker)))) => {
+            synced = marker.synced;
             tracing::error!("the index is ahead of the log: acknowledged records are missing; it is built anew");
-            lost = rows_without_frames(&index, segments).map_err(OpenError::Index)?;
+            lost = rows_without_frames(&index, segments, marker).map_err(OpenError::Index)?;
             drop(index);
             fresh_index(&path).map_err(io_error)??
         }
@@ -560,7 +586,7 @@ fn recover(fs: &Arc<dyn Fs>, segments: &Segments, options: &Options) -> Result<(
         Err(_) => fresh_index(&path).map_err(io_error)??,
     };
     let lost_and_found = options.root.join("lost+found");
-    let recovered = Recovery::new(fs, segments, &index, &lost_and_found).run()?;
+    let recovered = Recovery::new(fs, segments, &index, &lost_and_found, synced).run()?;
     Ok((index, recovered, lost))
 }
 
@@ -569,7 +595,9 @@ fn fresh_index(path: &std::path::Path) -> io::Result<Result<Index, OpenError>> {
     Ok(Index::open(path).map_err(OpenError::Index))
 }
 
-fn rows_without_frames(index: &Index, segments: &Segments) -> Result<Lost, IndexError> {
+/// In the marker's segment and behind it every frame is looked at: a file that was preallocated is long enough even when
+/// its frames never reached the disk.
+fn rows_without_frames(index: &Index, segments: &Segments, marker: Marker) -> Result<Lost, IndexError> {
     let mut lost = Lost::new();
     let mut lengths: HashMap<SegmentNumber, u64> = HashMap::new();
     for row in index.all_batches() {
@@ -578,7 +606,12 @@ fn rows_without_frames(index: &Index, segments: &Segments) -> Result<Lost, Index
         let len =
             *lengths.entry(segment).or_insert_with(|| segments.open(segment).and_then(|file| file.len()).unwrap_or(0));
         let end = row.position + crate::frame::frame_len(row.payload_len);
-        if end > len {
+        let there = || {
+            let file = segments.open(segment).ok();
+            let header = file.and_then(|file| header_at(file.as_ref(), row.position));
+            header.is_some_and(|h| h.partition == key.partition && h.base_offset == key.base_offset)
+        };
+        if end > len || segment >= marker.segment() && !there() {
             let next = key.base_offset + i64::from(row.last_offset_delta) + 1;
             lost.push((key.partition, key.base_offset, DamageRecord::new(next, segment, row.position)));
         }
@@ -689,7 +722,6 @@ fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(), OpenError>
     let state = &core.state_partition;
     let end = state.offsets().high_watermark;
     match replay {
-        Replay::Nothing => {}
         Replay::From(offset) if offset <= end => {
             let mut next = offset;
             while next < end {
@@ -757,7 +789,7 @@ fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<Threads, Ope
 }
 
 /// Names damage found now, and records lost ranges so that they stay named.
-fn report_damage(core: &Core, recovered: &Recovered, lost: &Lost, report: &mut OpenReport) -> Result<(), OpenError> {
+fn report_damage(core: &Core, recovered: &Recovered, lost: &Lost) -> Result<Vec<String>, OpenError> {
     let mut changes = Vec::new();
     let found = recovered.damage.iter().map(|bad| match bad.lost {
         Some((partition, from, end)) => (Some((partition, from, damage_record(bad, end))), bad.clone()),
@@ -783,12 +815,11 @@ fn report_damage(core: &Core, recovered: &Recovered, lost: &Lost, report: &mut O
         }
     }
     lines.iter().for_each(|line| tracing::error!("damage: {line}"));
-    report.damage = lines;
     if !changes.is_empty() {
         core.change_wait(changes, false)?;
     }
     core.synced.fetch_max(recovered.last_commit, Ordering::AcqRel);
-    Ok(())
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -1,0 +1,257 @@
+//! Acknowledgements leave after the sync, never without it: the law ACK-SYNCED, and what a failing disk makes of it.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
+
+mod support;
+
+use azulite_storage::fs::RealFs;
+use azulite_storage::ids::TopicPartition;
+use azulite_storage::state::BlobRefKey;
+use azulite_storage::{AppendError, Durability, Lane, Options};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, mpsc};
+use support::ledger::{Ledger, Line};
+use support::recorder::{Event, RecordingFs, check_ack};
+use support::rng::Rng;
+use support::session::{Appending, Places, Session, content_hash, fast_tempdir, small_options};
+use support::sim_fs::SimFs;
+
+fn name(partition: i32) -> TopicPartition {
+    TopicPartition { topic: "t".to_owned(), partition }
+}
+
+fn line(text: &str) -> Line {
+    Line { key: None, value: Some(text.as_bytes().to_vec()), timestamp: 1 }
+}
+
+/// Asks until the answer is yes, for at most ten seconds.
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now();
+    while !happened() {
+        assert!(patience.elapsed().as_secs() < 10, "{what}: not within ten seconds");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// A store on a simulated disk, with a topic `t` of two partitions, whose cause of death is kept.
+struct Bench {
+    fs: SimFs,
+    real: tempfile::TempDir,
+    session: Session,
+    fatal: Arc<Mutex<Vec<String>>>,
+    ledger: Ledger,
+}
+
+impl Bench {
+    fn new(seed: u64, change: impl FnOnce(Options) -> Options) -> Self {
+        let (fs, real) = (SimFs::new(seed), fast_tempdir());
+        let fatal = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&fatal);
+        let options = Options {
+            on_fatal: Some(Arc::new(move |reason: &str| noted.lock().unwrap().push(reason.to_owned()))),
+            ..small_options(&Places::below(real.path()))
+        };
+        let session = Session::open(&fs, change(options)).unwrap();
+        session.create_topic("t", 2).unwrap();
+        Self { fs, real, session, fatal, ledger: Ledger::default() }
+    }
+
+    fn send(&mut self, texts: &[&str]) -> (u64, TopicPartition, Appending) {
+        let parts = [(name(0), texts.iter().map(|text| line(text)).collect())];
+        (self.ledger.send(&parts), name(0), self.session.append(1, &parts))
+    }
+
+    fn send_and_wait(&mut self, text: &str) -> Result<i64, AppendError> {
+        let (request, partition, appending) = self.send(&[text]);
+        let outcome = appending.wait();
+        match &outcome {
+            Ok(bases) => self.ledger.promise(request, &[(partition, bases[0])]),
+            // Nothing of the request is in the log, now or later.
+            Err(AppendError::DiskFull) => self.ledger.refuse(request),
+            Err(_) => {}
+        }
+        Ok(outcome?[0])
+    }
+
+    /// Ends the process, makes the power fail as `seed` says, and checks what a new process finds.
+    fn reopen_and_check(mut self, seed: u64) -> Session {
+        let fs = self.fs.kill().cut(seed);
+        drop(self.session);
+        let session = Session::open(&fs, small_options(&Places::below(self.real.path()))).unwrap();
+        assert_eq!(session.store.report().damage, Vec::<String>::new());
+        let found = [0, 1].map(|partition| (name(partition), session.read_all(&name(partition)).unwrap()));
+        self.ledger.settle(&found.into()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        session
+    }
+}
+
+#[test]
+fn every_reply_follows_the_sync_of_what_it_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = RecordingFs::new(Arc::new(RealFs));
+    let options = Options { segment_bytes: 64 << 10, ..Options::new(dir.path().join("data")) };
+    let session = Session::open(&fs, options).unwrap();
+    session.create_topic("t", 2).unwrap();
+    fs.ack("topic");
+    let producer = |producer: u64| {
+        for round in 0..10 {
+            let (sender, receiver) = mpsc::channel();
+            for at in 0..4 {
+                let label = format!("record {producer}-{round}-{at} ");
+                let line = line(&label.repeat(1 + at * 40));
+                let appends = session.appends(&[(name(i32::try_from(producer % 2).unwrap()), vec![line])]);
+                let (fs, sender) = (fs.clone(), sender.clone());
+                session.store.append(
+                    Lane(producer),
+                    appends,
+                    Box::new(move |outcome| {
+                        outcome.unwrap();
+                        fs.ack(label);
+                        sender.send(()).unwrap();
+                    }),
+                );
+            }
+            (0..4).for_each(|_| receiver.recv().unwrap());
+            let group = format!("group-{producer}-{round}");
+            session.commit_offsets(&group, &BTreeMap::from([(name(0), round)])).unwrap();
+            fs.ack(group);
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|number| drop(scope.spawn(move || producer(number)))));
+    let events = fs.events();
+    check_ack(&events, "topic", b"\x01t").unwrap();
+    for producer in 0..4 {
+        for round in 0..10 {
+            let group = format!("group-{producer}-{round}");
+            check_ack(&events, &group, group.as_bytes()).unwrap();
+            for at in 0..4 {
+                let label = format!("record {producer}-{round}-{at} ");
+                check_ack(&events, &label, label.as_bytes()).unwrap();
+            }
+        }
+    }
+    let segments =
+        events.iter().filter(|e| matches!(e, Event::Renamed { to, .. } if to.extension().is_some_and(|x| x == "seg")));
+    assert!(segments.count() > 3, "segments were rolled while the producers ran");
+}
+
+#[test]
+fn reply_without_a_sync_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = RecordingFs::new(Arc::new(RealFs));
+    let options = Options { durability: Durability::None, ..Options::new(dir.path().join("data")) };
+    let session = Session::open(&fs, options).unwrap();
+    session.create_topic("t", 1).unwrap();
+    session.append(1, &[(name(0), vec![line("unsynced")])]).wait().unwrap();
+    fs.ack("unsynced");
+    let got = check_ack(&fs.events(), "unsynced", b"unsynced").unwrap_err();
+    assert!(got.contains("without a sync"), "{got}");
+}
+
+#[test]
+fn blob_is_answered_after_its_bytes_its_name_and_its_record_are_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = RecordingFs::new(Arc::new(RealFs));
+    let session = Session::open(&fs, Options::new(dir.path().join("data"))).unwrap();
+    for number in 0..5 {
+        let content = format!("content of blob {number} ").repeat(1000);
+        let label = format!("label-{number}");
+        let key = BlobRefKey { hash: content_hash(content.as_bytes()), source: "lab".into(), label: label.clone() };
+        session.publish(&key, content.as_bytes()).unwrap();
+        fs.ack(&label);
+        let events = fs.events();
+        check_ack(&events, &label, format!("blob {number} ").as_bytes()).unwrap();
+        check_ack(&events, &label, label.as_bytes()).unwrap();
+        let named =
+            events.iter().position(|e| matches!(e, Event::Renamed { to, .. } if to.ends_with(key.hash.to_string())));
+        let recorded = events.iter().position(|e| {
+            matches!(e, Event::Written { bytes, .. }
+            if support::recorder::contains(bytes, label.as_bytes()))
+        });
+        assert!(
+            named.unwrap() < recorded.unwrap(),
+            "BLOB-FIRST: the bytes have their name before the record is written"
+        );
+    }
+}
+
+#[test]
+fn failed_sync_poisons_the_store() {
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        let mut bench = Bench::new(seed, |options| options);
+        for number in 0..5 {
+            bench.send_and_wait(&format!("before {number}")).unwrap();
+        }
+        bench.fs.fail_sync(1);
+        let waiting = (0..4).map(|number| bench.send(&[&format!("during {number}")])).collect::<Vec<_>>();
+        for (_, _, appending) in waiting {
+            let got = appending.wait();
+            assert!(matches!(got, Err(AppendError::Poisoned { .. })), "seed {seed}: got {got:?}");
+        }
+        let got = bench.send_and_wait("after");
+        let names_the_disk = |reason: &str| reason.contains("Input/output error");
+        assert!(matches!(&got, Err(AppendError::Poisoned { reason }) if names_the_disk(reason)), "got {got:?}");
+        let got = bench.session.commit_offsets("g", &BTreeMap::from([(name(0), 1)])).unwrap_err();
+        assert!(names_the_disk(&got), "{got}");
+        assert!(bench.session.store.fatal().is_some_and(|reason| names_the_disk(&reason)));
+        wait_for("the owner is told", || !bench.fatal.lock().unwrap().is_empty());
+        let found = bench.session.read_all(&name(0)).unwrap();
+        assert_eq!(found.len(), 5, "READ-SYNCED: nobody reads what was not synced");
+        let told = Arc::clone(&bench.fatal);
+        bench.reopen_and_check(rng.next());
+        assert_eq!(told.lock().unwrap().len(), 1, "once");
+    }
+}
+
+#[test]
+fn write_refused_for_room_fails_its_commit_alone() {
+    for seed in 0..20 {
+        let mut bench = Bench::new(seed, |options| options);
+        for number in 0..3 {
+            bench.send_and_wait(&format!("before {number}")).unwrap();
+        }
+        bench.fs.fail_write(1);
+        let (request, _, appending) = bench.send(&["refused ".repeat(500).as_str(), "refused too"]);
+        assert_eq!(appending.wait(), Err(AppendError::DiskFull), "seed {seed}");
+        bench.ledger.refuse(request);
+        for number in 0..3 {
+            let base = bench.send_and_wait(&format!("after {number}")).unwrap();
+            assert_eq!(base, 3 + number, "the offsets of a refused commit are given again");
+        }
+        assert_eq!(bench.session.store.fatal(), None);
+        bench.reopen_and_check(seed);
+    }
+}
+
+#[test]
+fn full_disk_takes_state_alone_until_there_is_room() {
+    for seed in 0..2 {
+        let mut bench = Bench::new(seed, |options| Options { reserve_bytes: 100_000, ..options });
+        bench.fs.set_capacity(Some(bench.fs.used() + 300_000));
+        let big = "x".repeat(50_000);
+        let refused = (0..200).find_map(|_| {
+            let outcome = bench.send_and_wait(&big);
+            outcome.err()
+        });
+        assert_eq!(refused, Some(AppendError::DiskFull), "seed {seed}");
+        for offset in 0..20 {
+            bench.session.commit_offsets("g", &BTreeMap::from([(name(0), offset)])).unwrap();
+        }
+        assert_eq!(bench.session.store.fatal(), None, "a full disk is a state, not a crash");
+        bench.fs.set_capacity(None);
+        // The store looks at the room every two seconds.
+        wait_for("records are taken in again", || match bench.send_and_wait("there is room again") {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error, AppendError::DiskFull);
+                false
+            }
+        });
+        for number in 0..20 {
+            bench.send_and_wait(&format!("more {number}")).unwrap();
+        }
+        let session = bench.reopen_and_check(seed);
+        assert_eq!(session.committed("g", &name(0)), Ok(Some(19)));
+    }
+}

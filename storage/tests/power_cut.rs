@@ -1,0 +1,465 @@
+//! Power cuts at any moment of random work: whatever was promised before is there after, whole and in order.
+//!
+//! `AZULITE_CUTS` sets how many cuts are made (1,000 when unset). A failing run prints its seed; `AZULITE_SEED` replays
+//! exactly that one.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
+
+mod support;
+
+use azulite_storage::blob::BlobError;
+use azulite_storage::blobs::Deleted;
+use azulite_storage::ids::TopicPartition;
+use azulite_storage::state::BlobRefKey;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use support::ledger::{Ledger, Line, Register, RequestNumber};
+use support::rng::Rng;
+use support::session::{Appending, Places, Session, content_hash, fast_tempdir, same_rows, small_options};
+use support::sim_fs::SimFs;
+
+/// Cuts in the life of one data directory. A seed stands for one life.
+const CUTS_PER_LIFE: u64 = 5;
+const SOURCES: [&str; 2] = ["alpha", "beta"];
+const LABELS: [&str; 2] = ["content", "text"];
+const GROUPS: [&str; 2] = ["g1", "g2"];
+
+/// What became of the real directories of the index and the catalogue in a cut.
+const AFTERMATHS: [Aftermath; 6] =
+    [Aftermath::Kept, Aftermath::Kept, Aftermath::Kept, Aftermath::Older, Aftermath::Older, Aftermath::Gone];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Aftermath {
+    Kept,
+    /// An older copy, taken after a clean close.
+    Older,
+    Gone,
+}
+
+/// One data directory, what was done to it, and what it owes.
+struct Life {
+    rng: Rng,
+    fs: SimFs,
+    real: tempfile::TempDir,
+    copies: u64,
+    ledger: Ledger,
+    topics: BTreeMap<String, Register<Option<i32>>>,
+    offsets: BTreeMap<(String, TopicPartition), Register<Option<i64>>>,
+    blobs: BTreeMap<BlobRefKey, Register<bool>>,
+    contents: BTreeMap<[u8; 32], Vec<u8>>,
+    cuts: u64,
+    serial: u64,
+    trace: Vec<String>,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        Self {
+            fs: SimFs::new(rng.next()),
+            rng,
+            real: fast_tempdir(),
+            copies: 0,
+            ledger: Ledger::default(),
+            topics: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            cuts: 0,
+            serial: 0,
+            trace: Vec::new(),
+        }
+    }
+
+    fn places(&self) -> Places {
+        Places::below(self.real.path())
+    }
+
+    fn copy_of(&self, number: u64) -> Places {
+        Places::below(&self.real.path().join(format!("copy{number}")))
+    }
+
+    fn run(&mut self, cuts: u64) -> Result<(), String> {
+        while self.cuts < cuts {
+            if self.rng.chance(25) {
+                self.fs.cut_after(self.rng.between(1, 60));
+            }
+            let opened = self.open();
+            if let Some(session) = opened? {
+                self.session(session)?;
+            }
+            self.end_session();
+        }
+        let session = self.open()?.ok_or("no session without a cut")?;
+        self.check(&session)
+    }
+
+    /// Opens the store; `None` when the power failed while it opened.
+    fn open(&mut self) -> Result<Option<Session>, String> {
+        self.trace.push(format!("open, mutation {}", self.fs.mutations()));
+        match Session::open(&self.fs, small_options(&self.places())) {
+            Ok(session) => Ok(Some(session)),
+            Err(_) if self.fs.is_off() => Ok(None),
+            Err(e) => Err(format!("the store does not open: {e}")),
+        }
+    }
+
+    fn session(&mut self, session: Session) -> Result<(), String> {
+        if let Err(e) = self.check(&session)
+            && !self.fs.is_off()
+        {
+            return Err(e);
+        }
+        if !self.fs.is_off() && self.rng.chance(80) {
+            self.fs.cut_after(self.rng.between(1, 80));
+        }
+        for _ in 0..self.rng.between(1, 25) {
+            if self.fs.is_off() {
+                break;
+            }
+            self.work(&session)?;
+        }
+        if !self.fs.is_off() && self.rng.chance(40) {
+            self.trace.push("close".to_owned());
+            session.store.close();
+            if let (false, Some(reason)) = (self.fs.is_off(), session.store.fatal()) {
+                return Err(format!("closing failed: {reason}"));
+            }
+            if !self.fs.is_off() {
+                self.copies += 1;
+                self.copy_of(self.copies).copy_from(&self.places());
+            }
+        } else {
+            self.trace.push("drop".to_owned());
+            if self.rng.chance(50) {
+                // The power fails first, the process ends with it.
+                let _image = self.fs.cut(0);
+            }
+            drop(session);
+        }
+        Ok(())
+    }
+
+    /// Ends what is left of the session by a cut, a kill, or nothing (after a clean close).
+    fn end_session(&mut self) {
+        // What stopped the session may have been the end of the process alone.
+        if self.rng.chance(30) {
+            self.trace.push("kill".to_owned());
+            self.fs = self.fs.kill();
+            return;
+        }
+        let seed = self.rng.next();
+        self.fs = self.fs.cut(seed);
+        self.cuts += 1;
+        let aftermath = *self.rng.pick(&AFTERMATHS);
+        self.trace.push(format!("cut, index and catalogue {aftermath:?}"));
+        match aftermath {
+            Aftermath::Kept => {}
+            Aftermath::Older if self.copies > 0 => {
+                let number = self.rng.between(1, self.copies);
+                self.places().copy_from(&self.copy_of(number));
+            }
+            Aftermath::Older | Aftermath::Gone => self.places().remove(),
+        }
+    }
+
+    fn work(&mut self, session: &Session) -> Result<(), String> {
+        match self.rng.below(100) {
+            0..45 => self.append(session),
+            45..55 => self.create_topic(session),
+            55..70 => self.commit_offsets(session),
+            70..85 => self.publish(session),
+            85..93 => self.copy(session),
+            _ => self.delete(session),
+        }
+    }
+
+    fn append(&mut self, session: &Session) -> Result<(), String> {
+        let partitions = self.partitions();
+        if partitions.is_empty() {
+            return self.create_topic(session);
+        }
+        let mut waiting = Vec::new();
+        for _ in 0..self.rng.between(1, 6) {
+            // Requests of one lane keep their order, so the partitions of a producer are its own.
+            let lane = self.rng.below(2);
+            let mut parts = Vec::new();
+            for _ in 0..self.rng.between(1, 3) {
+                let partition = self.rng.pick(&partitions).clone();
+                let its_own = u64::try_from(partition.partition % 2).unwrap() == lane;
+                if its_own && parts.iter().all(|(p, _)| *p != partition) {
+                    parts.push((partition, self.lines()));
+                }
+            }
+            if parts.is_empty() {
+                continue;
+            }
+            let request = self.ledger.send(&parts);
+            self.trace.push(format!("append {request} to {}", parts.len()));
+            waiting.push((request, parts.iter().map(|(p, _)| p.clone()).collect(), session.append(lane, &parts)));
+        }
+        waiting
+            .into_iter()
+            .try_for_each(|(request, partitions, appending)| self.await_append(request, partitions, appending))
+    }
+
+    fn await_append(
+        &mut self,
+        request: RequestNumber,
+        partitions: Vec<TopicPartition>,
+        appending: Appending,
+    ) -> Result<(), String> {
+        match appending.wait() {
+            Ok(bases) => {
+                self.trace.push(format!("append {request} acknowledged at {bases:?}"));
+                self.ledger.promise(request, &partitions.into_iter().zip(bases).collect::<Vec<_>>());
+                Ok(())
+            }
+            Err(e) => self.failed("append", &e),
+        }
+    }
+
+    /// A call may fail only because the power did.
+    fn failed(&mut self, what: &str, error: &dyn std::fmt::Display) -> Result<(), String> {
+        self.trace.push(format!("{what} failed: {error}"));
+        if self.fs.is_off() { Ok(()) } else { Err(format!("{what} failed while the power was on: {error}")) }
+    }
+
+    fn lines(&mut self) -> Vec<Line> {
+        let count = self.rng.between(1, 4);
+        let line = |life: &mut Self| {
+            life.serial += 1;
+            let len = match life.rng.below(20) {
+                0 => life.rng.index(40_000),
+                1..6 => life.rng.index(3000),
+                _ => life.rng.index(200),
+            };
+            let mut value = format!("record {} ", life.serial).into_bytes();
+            value.extend(life.rng.bytes(len));
+            let key = life.rng.chance(50).then(|| format!("key {}", life.serial % 7).into_bytes());
+            Line { key, value: Some(value), timestamp: i64::try_from(life.rng.below(1 << 40)).unwrap() }
+        };
+        (0..count).map(|_| line(self)).collect()
+    }
+
+    /// Partitions of the topics that certainly exist.
+    fn partitions(&self) -> Vec<TopicPartition> {
+        let certain =
+            |(name, register): (&String, &Register<Option<i32>>)| Some((name.clone(), (*register.certain())?));
+        let partitions = |(topic, count): (String, i32)| {
+            (0..count).map(move |partition| TopicPartition { topic: topic.clone(), partition })
+        };
+        self.topics.iter().filter_map(certain).flat_map(partitions).collect()
+    }
+
+    fn create_topic(&mut self, session: &Session) -> Result<(), String> {
+        if self.topics.len() >= 4 {
+            return Ok(());
+        }
+        self.serial += 1;
+        let name = format!("topic-{}", self.serial);
+        let partitions = i32::try_from(self.rng.between(1, 3)).unwrap();
+        self.trace.push(format!("create {name} with {partitions} partitions"));
+        let register = self.topics.entry(name.clone()).or_insert_with(|| Register::new(None));
+        register.attempt(Some(partitions));
+        match session.create_topic(&name, partitions) {
+            Ok(()) => {
+                register.promise(Some(partitions));
+                Ok(())
+            }
+            Err(e) => self.failed("create topic", &e),
+        }
+    }
+
+    fn commit_offsets(&mut self, session: &Session) -> Result<(), String> {
+        let partitions = self.partitions();
+        if partitions.is_empty() {
+            return self.create_topic(session);
+        }
+        let group = (*self.rng.pick(&GROUPS)).to_owned();
+        let mut wanted = BTreeMap::new();
+        for _ in 0..self.rng.between(1, 3) {
+            let partition = self.rng.pick(&partitions).clone();
+            wanted.insert(partition, i64::try_from(self.rng.below(1 << 40)).unwrap());
+        }
+        self.trace.push(format!("commit {group} {wanted:?}"));
+        for (partition, offset) in &wanted {
+            self.register(&group, partition).attempt(Some(*offset));
+        }
+        if let Err(e) = session.commit_offsets(&group, &wanted) {
+            return self.failed("commit offsets", &e);
+        }
+        for (partition, offset) in &wanted {
+            self.register(&group, partition).promise(Some(*offset));
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, group: &str, partition: &TopicPartition) -> &mut Register<Option<i64>> {
+        self.offsets.entry((group.to_owned(), partition.clone())).or_insert_with(|| Register::new(None))
+    }
+
+    fn publish(&mut self, session: &Session) -> Result<(), String> {
+        self.serial += 1;
+        let len = if self.rng.chance(60) { self.rng.index(2000) } else { self.rng.index(90_000) };
+        let mut content = format!("blob {} ", self.serial).into_bytes();
+        content.extend(self.rng.bytes(len));
+        if let Some(known) = self.contents.values().nth(self.rng.index(6)) {
+            content.clone_from(known);
+        }
+        let hash = content_hash(&content);
+        self.contents.insert(hash.0, content.clone());
+        let source = *self.rng.pick(&SOURCES);
+        let label = *self.rng.pick(&LABELS);
+        let key = BlobRefKey { source: source.to_owned(), label: label.to_owned(), hash };
+        self.trace.push(format!("publish {key:?}, {} bytes", content.len()));
+        self.blob_call(&key, true, |k| session.publish(k, &content))
+    }
+
+    fn copy(&mut self, session: &Session) -> Result<(), String> {
+        let Some(from) = self.known_blob() else { return Ok(()) };
+        let to = BlobRefKey {
+            label: (*self.rng.pick(&LABELS)).to_owned(),
+            source: (*self.rng.pick(&SOURCES)).to_owned(),
+            ..from.clone()
+        };
+        self.trace.push(format!("copy {from:?} to {to:?}"));
+        self.blob_call(&to, true, |to| session.copy_blob(&from, to).map(|found| assert!(found)))
+    }
+
+    fn delete(&mut self, session: &Session) -> Result<(), String> {
+        let Some(key) = self.known_blob() else { return Ok(()) };
+        self.trace.push(format!("delete {key:?}"));
+        self.blob_call(&key, false, |k| session.delete_blob(k).map(|d| assert_eq!(d, Deleted::Removed)))
+    }
+
+    /// A blob that is certainly there.
+    fn known_blob(&mut self) -> Option<BlobRefKey> {
+        let known = self.blobs.iter().filter(|(_, r)| *r.certain()).map(|(k, _)| k.clone()).collect::<Vec<_>>();
+        (!known.is_empty()).then(|| self.rng.pick(&known).clone())
+    }
+
+    fn blob_call(
+        &mut self,
+        key: &BlobRefKey,
+        there: bool,
+        call: impl FnOnce(&BlobRefKey) -> Result<(), BlobError>,
+    ) -> Result<(), String> {
+        let register = self.blobs.entry(key.clone()).or_insert_with(|| Register::new(false));
+        register.attempt(there);
+        match call(key) {
+            Ok(()) => {
+                register.promise(there);
+                Ok(())
+            }
+            Err(e) => self.failed("blob", &e),
+        }
+    }
+
+    /// Holds everything the session finds against what was promised.
+    fn check(&mut self, session: &Session) -> Result<(), String> {
+        if let Some(damage) = session.store.report().damage.first() {
+            return Err(format!("damage is reported: {damage}"));
+        }
+        let mut topics = session.topics();
+        let mut records = BTreeMap::new();
+        for (name, register) in &mut self.topics {
+            let found = topics.remove(name);
+            register.settle(found).map_err(|e| format!("topic {name}: {e}"))?;
+            for partition in 0..found.unwrap_or(0) {
+                let partition = TopicPartition { topic: name.clone(), partition };
+                records.insert(partition.clone(), session.read_all(&partition)?);
+            }
+        }
+        if let Some(extra) = topics.first_key_value() {
+            return Err(format!("topic {extra:?} was never created"));
+        }
+        self.ledger.settle(&records)?;
+        for ((group, partition), register) in &mut self.offsets {
+            let found = session.committed(group, partition)?;
+            register.settle(found).map_err(|e| format!("offset of {group} in {partition}: {e}"))?;
+        }
+        for (key, register) in &mut self.blobs {
+            let found = session.blob(key)?;
+            register.settle(found.is_some()).map_err(|e| format!("blob {key:?}: {e}"))?;
+            if found.is_some_and(|content| content != self.contents[&key.hash.0]) {
+                return Err(format!("blob {key:?} has other content"));
+            }
+        }
+        if let Some(extra) = session.blobs()?.iter().find(|key| !self.blobs.contains_key(key)) {
+            return Err(format!("blob {extra:?} was never stored"));
+        }
+        self.check_index(session)
+    }
+
+    /// The index must be, row by row, what a rebuild from the segments gives.
+    fn check_index(&self, session: &Session) -> Result<(), String> {
+        let rebuilt_in = fast_tempdir();
+        let places = Places::below(rebuilt_in.path());
+        let rebuilt = Session::open(&self.fs.snapshot(), small_options(&places))
+            .map_err(|e| format!("the index is not rebuilt: {e}"))?;
+        same_rows(&session.index_dump()?, &rebuilt.index_dump()?)
+    }
+}
+
+fn live(seed: u64, cuts: u64) -> Result<(), String> {
+    let mut life = Life::new(seed);
+    let result = life.run(cuts);
+    result.map_err(|e| {
+        let steps = life.trace.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n  ");
+        format!("AZULITE_SEED={seed}: {e}\n  {steps}")
+    })
+}
+
+#[test]
+fn promises_outlive_power_cuts() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("AZULITE_SEED") {
+        live(seed, CUTS_PER_LIFE).unwrap_or_else(|e| panic!("{e}"));
+        return;
+    }
+    let lives = number("AZULITE_CUTS").unwrap_or(1000).div_ceil(CUTS_PER_LIFE);
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(Vec::new());
+    let worker = || {
+        let seeds = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        for seed in seeds.take_while(|seed| *seed < lives) {
+            failures.lock().unwrap().extend(live(seed, CUTS_PER_LIFE).err());
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(worker))));
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} of {lives} lives failed\n{}", failures.len(), failures[0]);
+}
+
+/// A data directory whose creation is interrupted again and again by kills and power cuts.
+fn come_to_be(seed: u64) -> Result<(), String> {
+    let mut life = Life::new(seed);
+    for _ in 0..life.rng.between(1, 3) {
+        life.fs.cut_after(life.rng.between(1, 30));
+        drop(life.open()?);
+        let killed = life.rng.chance(60);
+        life.trace.push(format!("interrupted at mutation {}, killed: {killed}", life.fs.mutations()));
+        let seed = life.rng.next();
+        life.fs = if killed { life.fs.kill() } else { life.fs.cut(seed) };
+    }
+    let session = life.open()?.ok_or("no session without a cut")?;
+    life.create_topic(&session)?;
+    life.append(&session)?;
+    life.publish(&session)?;
+    let seed = life.rng.next();
+    life.fs = life.fs.cut(seed);
+    drop(session);
+    life.trace.push("cut".to_owned());
+    let session = life.open()?.ok_or("no session without a cut")?;
+    life.check(&session).map_err(|e| format!("{e}\n  {}", life.trace.join("\n  ")))
+}
+
+#[test]
+fn interrupted_creation_keeps_later_promises() {
+    let failures = (0..150).filter_map(|seed| Some(format!("seed {seed}: {}", come_to_be(seed).err()?)));
+    let failures = failures.collect::<Vec<_>>();
+    assert!(failures.is_empty(), "{} failed\n{}", failures.len(), failures.join("\n"));
+}
