@@ -5,6 +5,8 @@
 //! released; after that the folder never changes. Index and catalogue are left out: they are derived, and engines'
 //! files are large.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

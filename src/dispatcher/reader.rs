@@ -285,10 +285,8 @@ impl Reader {
         // Given back only after the lock is released.
         let outcome = {
             let mut state = self.lock();
-            let subscriptions = state.subscriptions.iter_mut().enumerate();
-            subscriptions.fold(Ok(()), |outcome, (index, subscription)| {
-                outcome.and_then(|()| self.take_from(index, subscription, &mut batch))
-            })
+            let mut subscriptions = state.subscriptions.iter_mut().enumerate();
+            subscriptions.try_for_each(|(index, subscription)| self.take_from(index, subscription, &mut batch))
         };
         outcome?;
         Ok((batch.candidates, batch.taken))

@@ -1,21 +1,26 @@
 //! The second stage of a commit: rows of durable commits on their way into the index, looked up here until they are
 //! there.
 //!
-//! Replies depend on the sync alone; the applier thread brings rows into the index in large batches behind it.
+//! Replies depend on the sync alone; the applier thread brings rows into the index behind it. It starts when many wait,
+//! and then takes small bites and gives way after each: a thread that only computes can keep the committer, or the
+//! kernel's part of its sync, off a processor for a whole scheduler tick, and that showed as acknowledgements of 4 ms.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ids::{CommitNumber, PartitionNumber};
+use crate::cache::BatchCache;
+use crate::ids::CommitNumber;
 use crate::index::{Index, IndexError, Rows, StateKeyspace};
 use crate::keys::marker::Marker;
 use crate::partition::Partition;
 
-/// Rows applied at once as soon as that many wait.
-const APPLY_ROWS: usize = 4096;
+/// Rows that make the applier start before their time.
+const START_ROWS: usize = 1024;
+/// Rows applied at once, about: a bite is whole commits.
+const BITE_ROWS: usize = 128;
 /// Rows that may wait; the committer stops until there is room.
 const MAX_ROWS: usize = 65_536;
 /// The longest a row waits.
@@ -28,16 +33,54 @@ pub(crate) struct CommitRows {
     pub(crate) partitions: Vec<Arc<Partition>>,
 }
 
+impl CommitRows {
+    /// Adds the commit after this one.
+    fn add(&mut self, next: Self) {
+        self.rows.batches.extend(next.rows.batches);
+        self.rows.times.extend(next.rows.times);
+        self.rows.state.extend(next.rows.state);
+        self.partitions.extend(next.partitions);
+        self.marker = next.marker;
+    }
+}
+
 #[derive(Default)]
 struct Inner {
-    rows: Rows,
-    marker: Option<Marker>,
-    partitions: HashMap<PartitionNumber, Arc<Partition>>,
+    waiting: VecDeque<CommitRows>,
+    /// Rows of all that waits.
+    rows: usize,
+    /// When the oldest that waits came.
     since: Option<Instant>,
+    /// True from the first bite until nothing waits.
+    started: bool,
     flush_wanted: bool,
     applied: CommitNumber,
     pushed: CommitNumber,
     stopped: bool,
+    /// True while the applier sleeps: only then it has to be woken.
+    idle: bool,
+}
+
+impl Inner {
+    fn ready(&self) -> bool {
+        self.started || self.rows >= START_ROWS || self.flush_wanted || self.stopped
+    }
+
+    fn bite(&mut self) -> Option<CommitRows> {
+        let mut bite = self.waiting.pop_front()?;
+        while bite.rows.count() < BITE_ROWS
+            && let Some(next) = self.waiting.pop_front()
+        {
+            bite.add(next);
+        }
+        self.rows -= bite.rows.count();
+        self.started = !self.waiting.is_empty();
+        if !self.started {
+            self.since = None;
+            self.flush_wanted = false;
+        }
+        Some(bite)
+    }
 }
 
 /// A state row that is not in the index yet: the commit it came with, and its value (`None`: removed).
@@ -72,20 +115,15 @@ impl Pending {
     /// Hands a durable commit on; waits while too much is under way. False when the applier has stopped.
     pub(crate) fn push(&self, commit: CommitRows) -> bool {
         let mut inner = self.lock();
-        while inner.rows.count() > MAX_ROWS && !inner.stopped {
+        while inner.rows > MAX_ROWS && !inner.stopped {
             inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        inner.rows.batches.extend(commit.rows.batches);
-        inner.rows.times.extend(commit.rows.times);
-        inner.rows.state.extend(commit.rows.state);
         inner.pushed = commit.marker.applied;
-        inner.marker = Some(commit.marker);
-        for partition in commit.partitions {
-            inner.partitions.insert(partition.number(), partition);
-        }
+        inner.rows += commit.rows.count();
+        inner.waiting.push_back(commit);
         let first = inner.since.is_none();
         inner.since.get_or_insert_with(Instant::now);
-        let wake = first || inner.rows.count() >= APPLY_ROWS;
+        let wake = inner.idle && (first || inner.ready());
         let alive = !inner.stopped;
         drop(inner);
         if wake {
@@ -113,9 +151,11 @@ impl Pending {
         self.room.notify_all();
     }
 
-    /// The applier thread: returns when stopped and empty, or with the error that ended it.
-    pub(crate) fn run(&self, index: &Index) -> Result<(), IndexError> {
-        while let Some((rows, marker, partitions)) = self.next() {
+    /// The applier thread: returns when stopped and empty, or with the error that ended it. Drops what `cache` has too
+    /// much of as it goes.
+    pub(crate) fn run(&self, index: &Index, cache: &BatchCache) -> Result<(), IndexError> {
+        while let Some(CommitRows { rows, marker, mut partitions }) = self.next() {
+            let keys: Vec<_> = rows.state.iter().map(|(keyspace, key, _)| (*keyspace, key.clone())).collect();
             let applied = index.apply(rows, marker);
             let mut inner = self.lock();
             inner.stopped |= applied.is_err();
@@ -124,33 +164,47 @@ impl Pending {
             }
             drop(inner);
             if applied.is_ok() {
-                partitions.values().for_each(|partition| partition.applied(marker.applied));
-                self.overlay().retain(|_, (commit, _)| *commit > marker.applied);
+                partitions.sort_unstable_by_key(|partition| partition.number());
+                partitions.dedup_by_key(|partition| partition.number());
+                partitions.iter().for_each(|partition| partition.applied(marker.applied));
+                self.hide(marker.applied, &keys);
             }
             self.room.notify_all();
             applied?;
+            cache.trim();
+            std::thread::yield_now();
         }
         Ok(())
     }
 
-    fn next(&self) -> Option<(Rows, Marker, HashMap<PartitionNumber, Arc<Partition>>)> {
+    /// Takes state rows of commits up to `applied` out of what is looked up here: the index has them.
+    fn hide(&self, applied: CommitNumber, keys: &[(StateKeyspace, Bytes)]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut overlay = self.overlay();
+        for key in keys {
+            if overlay.get(key).is_some_and(|(commit, _)| *commit <= applied) {
+                overlay.remove(key);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<CommitRows> {
         let mut inner = self.lock();
         loop {
             let due = inner.since.map(|since| MAX_AGE.saturating_sub(since.elapsed()));
-            let ready = inner.rows.count() >= APPLY_ROWS || inner.flush_wanted || inner.stopped;
-            match (inner.marker, due) {
-                (Some(marker), Some(due)) if ready || due.is_zero() => {
-                    inner.marker = None;
-                    inner.since = None;
-                    inner.flush_wanted = false;
-                    return Some((std::mem::take(&mut inner.rows), marker, std::mem::take(&mut inner.partitions)));
-                }
-                (_, Some(due)) => {
-                    inner = self.work.wait_timeout(inner, due).unwrap_or_else(PoisonError::into_inner).0;
-                }
-                (_, None) if inner.stopped => return None,
-                (_, None) => inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            match due {
+                Some(due) if inner.ready() || due.is_zero() => return inner.bite(),
+                None if inner.stopped => return None,
+                Some(_) | None => {}
             }
+            inner.idle = true;
+            inner = match due {
+                Some(due) => self.work.wait_timeout(inner, due).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.work.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            };
+            inner.idle = false;
         }
     }
 

@@ -212,6 +212,7 @@ impl BatchBuilder {
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let head = &mut self.record;
         head.clear();
+        head.reserve(key.map_or(0, <[u8]>::len) + 32);
         head.put_u8(0);
         put_varint(head, timestamp.wrapping_sub(self.base_timestamp));
         put_varint(head, i64::from(self.count));

@@ -129,8 +129,9 @@ impl Committer {
     /// Gives offsets and places. The ends of the partitions move only when the commit is durable.
     fn plan(&mut self, requests: Vec<Request>) -> (Vec<Planned>, Vec<Outcome>) {
         self.append_ms = self.append_ms.max(clock::now_ms());
-        let mut ends: HashMap<PartitionNumber, Offset> = HashMap::new();
-        let (mut frames, mut outcomes) = (Vec::new(), Vec::with_capacity(requests.len()));
+        let count = requests.len();
+        let mut ends: HashMap<PartitionNumber, Offset> = HashMap::with_capacity(count);
+        let (mut frames, mut outcomes) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for mut request in requests {
             let mut appended = Vec::with_capacity(request.appends.len());
             for append in std::mem::take(&mut request.appends) {
@@ -232,9 +233,10 @@ impl Committer {
             rows.state.extend(changes.map(|(keyspace, c)| (*keyspace, c.key.clone(), c.value.clone())));
         }
         core.pending.show(self.commit, &rows.state);
-        let mut touched: HashMap<PartitionNumber, (Arc<Partition>, Vec<TailRow>)> = HashMap::new();
-        for frame in &frames {
-            let number = frame.partition.number();
+        let mut payloads = Vec::with_capacity(frames.len());
+        let mut partitions = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let (partition, base_offset) = (frame.partition.number(), frame.base_offset);
             let row = BatchRow::new(
                 active.prepared.number,
                 frame.position,
@@ -243,25 +245,21 @@ impl Committer {
                 frame.max_timestamp,
             );
             if frame.partition.raise_max_timestamp(frame.max_timestamp) {
-                let key = TimeKey { partition: number, timestamp: frame.max_timestamp };
-                rows.times.push((key, frame.base_offset));
+                rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
             }
-            rows.batches.push((BatchKey { partition: number, base_offset: frame.base_offset }, row));
-            let tail = TailRow { base_offset: frame.base_offset, row, commit: self.commit };
-            touched.entry(number).or_insert_with(|| (frame.partition.clone(), Vec::new())).1.push(tail);
+            rows.batches.push((BatchKey { partition, base_offset }, row));
+            frame.partition.publish(std::iter::once(TailRow { base_offset, row, commit: self.commit }));
+            payloads.push(((partition, base_offset), frame.payload));
+            partitions.push(frame.partition);
         }
-        core.cache.put(frames.into_iter().map(|f| ((f.partition.number(), f.base_offset), f.payload)));
         let marker = Marker::new(self.commit, self.synced, active.prepared.number, active.position, active.last_frame);
-        let numbers: Vec<_> = touched.keys().copied().collect();
-        let mut partitions = Vec::with_capacity(touched.len());
-        for (partition, rows) in touched.into_values() {
-            partition.publish(rows.into_iter());
-            partitions.push(partition);
-        }
         core.synced.store(self.synced, Ordering::Release);
         self.reply(outcomes);
-        self.core.notify(&numbers);
-        if !self.core.pending.push(CommitRows { rows, marker, partitions }) {
+        core.cache.put(payloads.into_iter());
+        partitions.sort_unstable_by_key(|p| p.number());
+        partitions.dedup_by_key(|p| p.number());
+        core.notify(&partitions.iter().map(|p| p.number()).collect::<Vec<_>>());
+        if !core.pending.push(CommitRows { rows, marker, partitions }) {
             tracing::error!("the index has stopped; the log goes on until the process is restarted");
         }
     }

@@ -1,5 +1,6 @@
 //! What waits to be committed: state first, then one lane per connection or job, round robin, bounded in bytes.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,10 +56,14 @@ pub struct Lane(pub u64);
 #[derive(Default)]
 struct Inner {
     state: VecDeque<Request>,
-    lanes: HashMap<Lane, VecDeque<Request>>,
-    turn: VecDeque<Lane>,
+    /// The lanes that wait, each with its first request, in turn order.
+    turn: VecDeque<(Lane, Request)>,
+    /// What waits behind the first request of each of those lanes.
+    behind: HashMap<Lane, VecDeque<Request>>,
     bytes: usize,
     closed: Option<AppendError>,
+    /// True while the committer sleeps: only then it has to be woken.
+    idle: bool,
 }
 
 /// The queue in front of the committer.
@@ -100,17 +105,19 @@ impl Queue {
         inner.bytes += bytes;
         match lane {
             None => inner.state.push_back(request),
-            Some(lane) => {
-                let waiting = inner.lanes.entry(lane).or_default();
-                let first = waiting.is_empty();
-                waiting.push_back(request);
-                if first {
-                    inner.turn.push_back(lane);
+            Some(lane) => match inner.behind.entry(lane) {
+                Entry::Occupied(mut behind) => behind.get_mut().push_back(request),
+                Entry::Vacant(none) => {
+                    none.insert(VecDeque::new());
+                    inner.turn.push_back((lane, request));
                 }
-            }
+            },
         }
+        let idle = std::mem::take(&mut inner.idle);
         drop(inner);
-        self.filled.notify_one();
+        if idle {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -119,12 +126,14 @@ impl Queue {
     pub(crate) fn take(&self, limit: usize, until: Option<Instant>) -> Taken {
         let mut inner = self.lock();
         while inner.state.is_empty() && inner.turn.is_empty() && inner.closed.is_none() {
+            inner.idle = true;
             inner = match until.map(|u| u.saturating_duration_since(Instant::now())) {
                 None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return Taken { requests: Vec::new(), closed: false },
                 Some(left) => self.filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
+        inner.idle = false;
         let requests = inner.fill(limit);
         Taken { closed: requests.is_empty() && inner.closed.is_some(), requests }
     }
@@ -143,7 +152,7 @@ impl Queue {
 
 impl Inner {
     fn fill(&mut self, limit: usize) -> Vec<Request> {
-        let mut requests = Vec::new();
+        let mut requests = Vec::with_capacity(self.state.len() + self.turn.len());
         let mut bytes = 0_usize;
         let fits = |bytes: usize, next: &Request, empty: bool| empty || bytes.saturating_add(next.bytes()) <= limit;
         while self.state.front().is_some_and(|next| fits(bytes, next, requests.is_empty())) {
@@ -151,20 +160,12 @@ impl Inner {
             bytes += next.bytes();
             requests.push(next);
         }
-        while let Some(lane) = self.turn.front().copied() {
-            let Some(waiting) = self.lanes.get_mut(&lane) else { break };
-            if !waiting.front().is_some_and(|next| fits(bytes, next, requests.is_empty())) {
-                break;
-            }
-            self.turn.pop_front();
-            if let Some(next) = waiting.pop_front() {
-                bytes += next.bytes();
-                requests.push(next);
-            }
-            if waiting.is_empty() {
-                self.lanes.remove(&lane);
-            } else {
-                self.turn.push_back(lane);
+        while let Some((lane, next)) = self.turn.pop_front_if(|(_, next)| fits(bytes, next, requests.is_empty())) {
+            bytes += next.bytes();
+            requests.push(next);
+            match self.behind.get_mut(&lane).and_then(VecDeque::pop_front) {
+                Some(behind) => self.turn.push_back((lane, behind)),
+                None => drop(self.behind.remove(&lane)),
             }
         }
         self.bytes -= bytes;

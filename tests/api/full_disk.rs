@@ -43,14 +43,6 @@ fn a_reserve_larger_than_the_disk_refuses_writes_and_lets_reads_go_on() {
     assert_eq!(ids(&server, "2").len(), 2);
 }
 
-/// How much of the file system of `folder` is free.
-fn free_percent(folder: &Path) -> u32 {
-    let output = Command::new("df").args(["-P", "-k"]).arg(folder).output().expect("run df");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let used = text.split_whitespace().rev().nth(1).and_then(|column| column.trim_end_matches('%').parse::<u32>().ok());
-    100 - used.expect("df -P tells the used percentage in its last column but one")
-}
-
 /// A small file system of its own, unmounted at the end.
 struct SmallDisk {
     folder: PathBuf,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::events::{carver_status, e1, id, sourced};
 use crate::support::random::Random;
-use crate::support::{Config, PATIENCE, Server};
+use crate::support::{Config, PATIENCE, Server, await_that};
 
 const PASSIVE: &str = "binary/passive";
 const GROUP: &str = "name=keep&version=1&deadline=0&r-historic=true";
@@ -120,6 +120,9 @@ fn a_task_taken_before_a_kill_can_still_be_completed() {
     let mut server = Server::start();
     server.publish_ok("binary", &e1());
     let task = server.fetch("binary/active", "name=Carver&version=1.2&count=1&deadline=1&r-historic=true");
+    // The position is written once the answer is out: a kill before that may hand the task out again.
+    let group = "/api/azulite/v1/groups/t1-azul-Carver-1.2-binary-allsrc-alltype-H-historic";
+    await_that("the position is durable", || server.client().get(group).json()["lag"] == 0);
     server.crash();
     server.publish_ok("status", &carver_status(task.only(), "completed", &[]));
     let again = server.fetch("binary/active", "name=Carver&version=1.2&count=1&deadline=1&r-historic=true");

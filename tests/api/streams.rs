@@ -1,6 +1,5 @@
 //! Blobs: request examples R1 to R16, R19 and R20, the Range table, error bodies and upload metadata.
 
-use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};

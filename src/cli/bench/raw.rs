@@ -166,7 +166,7 @@ impl Committer {
                 return Ok(());
             }
             let outcome = self.commit(&items);
-            let reply = outcome.as_ref().map_err(ToString::to_string).map(|()| ());
+            let reply = outcome.as_ref().copied().map_err(ToString::to_string);
             items.iter().for_each(|item| item.reply.give(reply.clone()));
             outcome?;
         }

@@ -293,6 +293,6 @@ mod tests {
         assert_eq!((&object["append_mb_s"], &object["size_bytes"]), (&json!(20.0), &json!(16384)));
         assert_eq!(object["runs"][0]["spread"]["append_mb_s"], json!([1.0, 3.0]));
         let text = report.to_text();
-        assert!(text.contains("\n  size  writers             MB/s\n 1 KiB       64    2.0 (1.0-3.0)\n"), "{text}");
+        assert!(text.contains("\n  size  writers              MB/s\n 1 KiB       64     2.0 (1.0-3.0)\n"), "{text}");
     }
 }
