@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::catalogue::CatalogueError;
-use crate::fs::{Fs, FsFile, create_dir_durably, is_full};
+use crate::fs::{Fs, FsFile, is_full};
 use crate::ids::Sha256;
 use crate::segments::random_u64;
 use crate::store::AppendError;
@@ -74,6 +74,8 @@ pub(crate) struct BlobFiles {
     counter: AtomicU64,
     busy: Mutex<HashSet<Sha256>>,
     freed: Condvar,
+    /// Folders whose names this process has made durable: at most 256 and 65,536 below them.
+    settled: Mutex<HashSet<PathBuf>>,
 }
 
 /// Holds the lock of one hash: upload, copy and deletion of it wait for each other.
@@ -98,7 +100,15 @@ impl BlobFiles {
             fs.remove_file(&path).map_err(io_error(&path))?;
         }
         let counter = AtomicU64::new(random_u64());
-        Ok(Self { fs, blobs, staging, counter, busy: Mutex::default(), freed: Condvar::new() })
+        Ok(Self {
+            fs,
+            blobs,
+            staging,
+            counter,
+            busy: Mutex::default(),
+            freed: Condvar::new(),
+            settled: Mutex::default(),
+        })
     }
 
     pub(crate) fn lock(&self, hash: Sha256) -> HashLock<'_> {
@@ -132,21 +142,41 @@ impl BlobFiles {
             // Whoever named it may have been stopped before the name was durable.
             let file = self.fs.open_write(&path).map_err(io_error(&path))?;
             file.sync_data().map_err(io_error(&path))?;
-            return self.sync_folders(folder);
+        } else {
+            staged.file.sync_data().map_err(io_error(&staged.path))?;
+            self.make(folder)?;
+            self.fs.rename(&staged.path, &path).map_err(io_error(&path))?;
+            staged.kept = true;
         }
-        staged.file.sync_data().map_err(io_error(&staged.path))?;
-        create_dir_durably(self.fs.as_ref(), folder).map_err(io_error(folder))?;
-        self.fs.rename(&staged.path, &path).map_err(io_error(&path))?;
-        staged.kept = true;
-        self.sync_folders(folder)
+        self.fs.sync_dir(folder).map_err(io_error(folder))?;
+        self.settle(folder)
     }
 
-    /// A folder found there may have been made by someone stopped before it was durable in its parent.
-    fn sync_folders(&self, folder: &Path) -> Result<(), BlobError> {
-        let above = folder.parent().unwrap_or(&self.blobs);
-        for folder in [folder, above, &self.blobs] {
-            self.fs.sync_dir(folder).map_err(io_error(folder))?;
+    /// Makes a folder and the one above it, where they are missing; durable after [`BlobFiles::settle`].
+    fn make(&self, folder: &Path) -> Result<(), BlobError> {
+        if self.fs.meta(folder).map_err(io_error(folder))?.is_some() {
+            return Ok(());
         }
+        if let Some(above) = folder.parent().filter(|above| *above != self.blobs) {
+            self.make(above)?;
+        }
+        match self.fs.create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(folder)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a folder's own name durable, once: one found there may have been made by someone stopped before it was.
+    fn settle(&self, folder: &Path) -> Result<(), BlobError> {
+        if self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
+            return Ok(());
+        }
+        let above = folder.parent().unwrap_or(&self.blobs);
+        self.fs.sync_dir(above).map_err(io_error(above))?;
+        if above != self.blobs {
+            self.settle(above)?;
+        }
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
         Ok(())
     }
 

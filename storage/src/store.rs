@@ -781,7 +781,10 @@ fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<Threads, Ope
     let (log, index, keep, catalogue) =
         (text("writing the log failed"), text("the index failed"), text("a segment failed"), text("the catalogue"));
     Ok(Threads {
-        applier: spawn("apply", Box::new(move |core| core.pending.run(&core.index, &core.cache).map_err(|e| index(&e))))?,
+        applier: spawn(
+            "apply",
+            Box::new(move |core| core.pending.run(&core.index, &core.cache).map_err(|e| index(&e))),
+        )?,
         keeper: spawn("segments", Box::new(move |core| core.keeper.run().map_err(|e| keep(&e))))?,
         catalogue: spawn("catalogue", Box::new(move |core| core.catalogue.run().map_err(|e| catalogue(&e))))?,
         committer: spawn("commit", Box::new(move |_| committer.run().map_err(|e| log(&e))))?,
