@@ -1,109 +1,13 @@
-//! Bodies of the answers: error object, POST result, and the two-part body of a GET.
+//! Bodies of the answers: POST result, and the two-part body of a GET.
 //!
-//! Contract events.md 1.2, 1.5 and 1.7. Only bytes are made here; the HTTP edge chooses the status line and sends them.
+//! Contract events.md 1.5 and 1.7. Only bytes are made here; the HTTP edge sends them, and makes errors.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde::ser::Serializer;
 
 use super::filter::FilterCounts;
-use super::pipeline::{Drops, stage};
 use super::plugin_key::{Flow, join_flows};
-
-/// Media type of an error body.
-pub const ERROR_MEDIA_TYPE: &str = "application/json; charset=utf-8";
-
-/// `models.Error`: the body of every error of the event routes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ErrorBody {
-    /// HTTP status; text on the wire.
-    #[serde(serialize_with = "as_text")]
-    pub status: u16,
-    /// Short and fixed per failure site.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub title: String,
-    /// What went wrong.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-    /// Which of the texts a client may know.
-    pub error_enum: ErrorEnum,
-    /// Parts of `detail` by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub error_params: BTreeMap<&'static str, String>,
-}
-
-/// The three values a strict client accepts in `error_enum`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum ErrorEnum {
-    /// Every error but the two below.
-    #[serde(rename = "ErrorStringEnumUnset")]
-    Unset,
-    /// A POST of which nothing is left.
-    #[serde(rename = "ErrorStringEnumAllEventsFiltered")]
-    AllEventsFiltered,
-    /// A POST of which nothing is left, age-off being involved.
-    #[serde(rename = "ErrorStringEnumAllEventsAgedOffImmediately")]
-    AllEventsAgedOffImmediately,
-}
-
-impl ErrorBody {
-    /// An error without a special enum value.
-    pub fn new(status: u16, title: impl Into<String>, detail: impl Into<String>) -> ErrorBody {
-        ErrorBody {
-            status,
-            title: title.into(),
-            detail: detail.into(),
-            error_enum: ErrorEnum::Unset,
-            error_params: BTreeMap::new(),
-        }
-    }
-
-    /// The 425 of a POST of which nothing is left to publish (events.md 1.7, X3, X6).
-    ///
-    /// `failures` are the events that did not pass validation.
-    pub fn nothing_left(drops: &Drops, failures: &[Failure]) -> ErrorBody {
-        let title = "All events to be published have been filtered out";
-        if drops.of(stage::AGEOFF) > 0 {
-            let detail = "all submitted events aged off immediately, is the submission time older than ageoff?";
-            let error_enum = ErrorEnum::AllEventsAgedOffImmediately;
-            return ErrorBody { error_enum, ..ErrorBody::new(425, title, detail) };
-        }
-        let filters: Vec<String> = drops.iter().map(|(stage, count)| format!("{stage}:{count}")).collect();
-        let filters = filters.join(",");
-        let errors: Vec<&str> = failures.iter().map(|failure| failure.error.as_str()).collect();
-        let errors = format!("[{}]", errors.join(" "));
-        let detail = format!(
-            "failed to produce any of the provided events as they were all filtered out by the following filters \
-             [{filters}], with {} response failures which are: {errors}",
-            failures.len()
-        );
-        let error_params = BTreeMap::from([
-            ("filters", filters),
-            ("total_failures", failures.len().to_string()),
-            ("response_failures", errors),
-        ]);
-        ErrorBody { error_enum: ErrorEnum::AllEventsFiltered, error_params, ..ErrorBody::new(425, title, detail) }
-    }
-
-    /// The 500 of a POST of which some events could not be published; the others are stored (events.md 1.7, X21).
-    pub fn publish_failed(total: usize, errors: &[String]) -> ErrorBody {
-        let mut detail = format!(
-            "successfully submitted {}/{total} events with the failed events providing the following errors: ",
-            total.saturating_sub(errors.len())
-        );
-        for error in errors {
-            detail.push_str(error);
-            detail.push_str(";\n");
-        }
-        ErrorBody::new(500, "failed ProduceAnyEvents", detail)
-    }
-
-    /// The JSON text, members in the order `status`, `title`, `detail`, `error_enum`, `error_params`.
-    pub fn to_json(&self) -> Vec<u8> {
-        json(self)
-    }
-}
 
 /// One event that did not pass validation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -282,10 +186,6 @@ fn push_list(text: &mut Vec<u8>, items: &[Vec<u8>]) {
 
 fn json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own structs of texts and numbers always become JSON")
-}
-
-fn as_text<S: Serializer>(status: &u16, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(status)
 }
 
 #[cfg(test)]

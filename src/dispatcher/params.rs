@@ -9,9 +9,6 @@ use std::time::Duration;
 use super::model::Model;
 use super::topic::Action;
 
-/// Title of every refused GET; its status is 422.
-pub const BAD_PARAMETERS: &str = "bad parameters";
-
 /// Longest single text value (`name`, `version`, `deployment_key`, `max-security`, one `r-source`, one `r-streams`).
 pub const TEXT_MAX_BYTES: usize = 4096;
 /// Most values of one repeatable parameter.

@@ -6,22 +6,6 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn an_error_body_has_its_members_in_order() {
-    let body = ErrorBody::new(404, "not found", "not found");
-    let wanted = r#"{"status":"404","title":"not found","detail":"not found","error_enum":"ErrorStringEnumUnset"}"#;
-    assert_eq!(text(body.to_json()), wanted);
-}
-
-#[test]
-fn empty_members_of_an_error_are_left_out_and_params_come_last() {
-    let mut body = ErrorBody::new(500, "", "");
-    assert_eq!(text(body.to_json()), r#"{"status":"500","error_enum":"ErrorStringEnumUnset"}"#);
-    body.error_params.insert("filters", String::new());
-    let wanted = r#"{"status":"500","error_enum":"ErrorStringEnumUnset","error_params":{"filters":""}}"#;
-    assert_eq!(text(body.to_json()), wanted);
-}
-
-#[test]
 fn info_leaves_out_what_is_empty() {
     let filters = FilterCounts::default();
     let info = Info { filters: &filters, fetched: 1, not_ready: &[], paused: false };
@@ -121,66 +105,4 @@ fn a_text_is_found_wherever_it_stands() {
             assert_eq!(occurs(needle, data), wanted, "{needle:?} in {data:?}");
         }
     }
-}
-
-fn missing_author() -> Failure {
-    Failure { event: "{}".into(), error: "innerNewMsgInFlight event is missing 'author' field".into() }
-}
-
-/// X3.
-#[test]
-fn a_post_whose_events_are_all_invalid_says_so() {
-    let body = ErrorBody::nothing_left(&Drops::default(), &[missing_author()]);
-    let wanted = concat!(
-        r#"{"status":"425","title":"All events to be published have been filtered out","#,
-        r#""detail":"failed to produce any of the provided events as they were all filtered out by the following "#,
-        r#"filters [], with 1 response failures which are: [innerNewMsgInFlight event is missing 'author' field]","#,
-        r#""error_enum":"ErrorStringEnumAllEventsFiltered","error_params":{"filters":"","response_failures":"#,
-        r#""[innerNewMsgInFlight event is missing 'author' field]","total_failures":"1"}}"#
-    );
-    assert_eq!(text(body.to_json()), wanted);
-}
-
-/// X11 and X16.
-#[test]
-fn filters_and_failures_are_listed_in_the_detail() {
-    let mut drops = Drops::default();
-    drops.add("InjectId");
-    drops.add("FilterPreviouslyDeleted");
-    drops.add("InjectId");
-    let dequeued = Failure {
-        event: String::new(),
-        error: "innerNewMsgInFlight entity status missing entity.input.dequeued".into(),
-    };
-    let body = ErrorBody::nothing_left(&drops, &[missing_author(), dequeued]);
-    let wanted = "failed to produce any of the provided events as they were all filtered out by the following filters \
-         [FilterPreviouslyDeleted:1,InjectId:2], with 2 response failures which are: \
-         [innerNewMsgInFlight event is missing 'author' field \
-         innerNewMsgInFlight entity status missing entity.input.dequeued]";
-    assert_eq!(body.detail, wanted);
-    assert_eq!(body.error_params["filters"], "FilterPreviouslyDeleted:1,InjectId:2");
-}
-
-/// X6.
-#[test]
-fn one_event_aged_off_decides_the_enum() {
-    let mut drops = Drops::default();
-    drops.add("FilterPreviouslyDeleted");
-    drops.add("PipelineAgeoff");
-    let body = ErrorBody::nothing_left(&drops, &[missing_author()]);
-    let wanted = concat!(
-        r#"{"status":"425","title":"All events to be published have been filtered out","#,
-        r#""detail":"all submitted events aged off immediately, is the submission time older than ageoff?","#,
-        r#""error_enum":"ErrorStringEnumAllEventsAgedOffImmediately"}"#
-    );
-    assert_eq!(text(body.to_json()), wanted);
-}
-
-/// X21.
-#[test]
-fn a_failed_publish_says_how_many_were_stored() {
-    let body = ErrorBody::publish_failed(3, &["message too large for kafka: 2410 vs 1000 bytes".to_owned()]);
-    let wanted = "successfully submitted 2/3 events with the failed events providing the following errors: \
-         message too large for kafka: 2410 vs 1000 bytes;\n";
-    assert_eq!((body.status, body.title.as_str(), body.detail.as_str()), (500, "failed ProduceAnyEvents", wanted));
 }
