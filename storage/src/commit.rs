@@ -244,7 +244,7 @@ impl Committer {
                 frame.last_offset_delta,
                 frame.max_timestamp,
             );
-            if frame.partition.raise_max_timestamp(frame.max_timestamp) {
+            if frame.partition.gets_time_row(frame.max_timestamp) {
                 rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
             }
             rows.batches.push((BatchKey { partition, base_offset }, row));

@@ -208,28 +208,25 @@ impl Index {
         self.log.iter().map(batch_row)
     }
 
-    /// The largest timestamp seen in a partition; `None` when no batch had one.
+    /// Timestamp of a partition's last time row; `None` when no batch had one.
     ///
     /// # Errors
     /// See [`IndexError`].
-    pub fn max_timestamp(&self, partition: PartitionNumber) -> Result<Option<i64>, IndexError> {
-        let key = |timestamp| TimeKey { partition, timestamp }.encode();
-        let Some(guard) = self.time.range(key(i64::MIN)..=key(i64::MAX)).next_back() else { return Ok(None) };
-        let key = guard.key()?;
-        TimeKey::decode(&key).map(|k| Some(k.timestamp)).ok_or_else(|| damaged("time", &key))
+    pub fn last_time_row(&self, partition: PartitionNumber) -> Result<Option<i64>, IndexError> {
+        Ok(self.time_row_up_to(partition, i64::MAX)?.map(|(timestamp, _)| timestamp))
     }
 
-    /// Base offset of the first batch that holds a record of `timestamp` or later.
+    /// The last time row at or below `timestamp`: its timestamp and the batch it names.
     ///
     /// # Errors
     /// See [`IndexError`].
-    pub fn batch_for_time(
+    pub fn time_row_up_to(
         &self,
         partition: PartitionNumber,
         timestamp: i64,
     ) -> Result<Option<(i64, Offset)>, IndexError> {
         let key = |timestamp| TimeKey { partition, timestamp }.encode();
-        let Some(guard) = self.time.range(key(timestamp)..=key(i64::MAX)).next() else { return Ok(None) };
+        let Some(guard) = self.time.range(key(i64::MIN)..=key(timestamp)).next_back() else { return Ok(None) };
         let (key, value) = guard.into_inner()?;
         let row = TimeKey::decode(&key).zip(decode_offset(&value));
         row.map(|(k, offset)| Some((k.timestamp, offset))).ok_or_else(|| damaged("time", &key))

@@ -118,6 +118,30 @@ impl Core {
         Ok(batches)
     }
 
+    /// Base offset of the first batch that holds a record of `timestamp` or later. Looks at the log rows of about a
+    /// second, and at those of batches whose clocks went back meanwhile.
+    fn batch_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<Offset>, ReadError> {
+        let (in_tail, tail_start) = {
+            let tail = partition.tail();
+            let found = tail.iter().find(|row| row.row.max_timestamp >= timestamp).map(|row| row.base_offset);
+            (found, tail.front().map_or(Offset::MAX, |row| row.base_offset))
+        };
+        let before = match timestamp.checked_sub(1) {
+            Some(below) => self.index.time_row_up_to(partition.number(), below)?,
+            None => None,
+        };
+        for row in self.index.batches_from(partition.number(), before.map_or(0, |(_, offset)| offset)) {
+            let (base_offset, row) = row?;
+            if base_offset >= tail_start {
+                break;
+            }
+            if row.max_timestamp >= timestamp {
+                return Ok(Some(base_offset));
+            }
+        }
+        Ok(in_tail)
+    }
+
     /// Offsets below the high watermark that no row names: never an empty answer, which would read as the end.
     fn nothing_there(&self, partition: &Partition, from: Offset, end: Offset) -> Result<ReadError, ReadError> {
         let next = self.index.batches_from(partition.number(), from).next().transpose()?;
@@ -308,12 +332,7 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError> {
-        let in_tail = {
-            let tail = partition.tail();
-            tail.iter().find(|row| row.row.max_timestamp >= timestamp).map(|row| row.base_offset)
-        };
-        let indexed = self.core.index.batch_for_time(partition.number(), timestamp)?.map(|(_, offset)| offset);
-        let Some(base) = indexed.or(in_tail) else { return Ok(None) };
+        let Some(base) = self.core.batch_for_time(partition, timestamp)? else { return Ok(None) };
         let log_start = partition.offsets().log_start;
         for batch in self.core.read(partition, base.max(log_start), 1)? {
             for record in Records::of(&batch).map_err(|error| ReadError::batch(partition, base, &error))? {

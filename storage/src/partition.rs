@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ids::{CommitNumber, Offset, PartitionNumber, TopicPartition};
 use crate::keys::log::BatchRow;
+use crate::keys::time::enters_new_second;
 use crate::state::DamageRecord;
 
 /// The ends of a partition.
@@ -55,7 +56,7 @@ pub struct Partition {
     name: TopicPartition,
     log_start: AtomicI64,
     high_watermark: AtomicI64,
-    max_timestamp: AtomicI64,
+    last_time_row: AtomicI64,
     tail: Mutex<VecDeque<TailRow>>,
     damage: Mutex<Vec<(Offset, DamageRecord)>>,
 }
@@ -67,7 +68,7 @@ impl Partition {
             name,
             log_start: AtomicI64::new(0),
             high_watermark: AtomicI64::new(0),
-            max_timestamp: AtomicI64::new(-1),
+            last_time_row: AtomicI64::new(-1),
             tail: Mutex::default(),
             damage: Mutex::default(),
         }
@@ -94,20 +95,24 @@ impl Partition {
     }
 
     /// Sets what recovery found. Nothing else has the partition yet.
-    pub(crate) fn restore(&self, log_start: Offset, end: Offset, max_timestamp: Option<i64>) {
+    pub(crate) fn restore(&self, log_start: Offset, end: Offset, last_time_row: Option<i64>) {
         self.log_start.store(log_start, Ordering::Release);
         self.high_watermark.store(end.max(log_start), Ordering::Release);
-        self.max_timestamp.store(max_timestamp.unwrap_or(-1), Ordering::Release);
+        self.last_time_row.store(last_time_row.unwrap_or(-1), Ordering::Release);
     }
 
-    /// The largest timestamp any batch had; -1 for none.
-    pub(crate) fn max_timestamp(&self) -> i64 {
-        self.max_timestamp.load(Ordering::Acquire)
+    /// Timestamp of the last time row; -1 for none.
+    pub(crate) fn last_time_row(&self) -> i64 {
+        self.last_time_row.load(Ordering::Acquire)
     }
 
-    /// Takes note of a batch's largest timestamp; true when it is above all before it, so that it gets a time row.
-    pub(crate) fn raise_max_timestamp(&self, timestamp: i64) -> bool {
-        self.max_timestamp.fetch_max(timestamp, Ordering::AcqRel) < timestamp
+    /// Takes note of a batch's largest timestamp; true when the batch gets a time row.
+    pub(crate) fn gets_time_row(&self, timestamp: i64) -> bool {
+        let due = enters_new_second(self.last_time_row(), timestamp);
+        if due {
+            self.last_time_row.store(timestamp, Ordering::Release);
+        }
+        due
     }
 
     /// Adds rows of a commit that is durable and shows them to readers.

@@ -17,7 +17,7 @@ use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber};
 use crate::index::{Index, Rows, StateKeyspace};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
-use crate::keys::time::TimeKey;
+use crate::keys::time::{TimeKey, enters_new_second};
 use crate::segments::{EDGE_LEN, Found, Scan, Sealing, Segments};
 use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTITION};
 use crate::store::OpenError;
@@ -94,7 +94,7 @@ impl Commit {
 #[derive(Clone, Copy)]
 struct End {
     offset: Offset,
-    max_timestamp: i64,
+    last_time_row: i64,
     /// Where its last frame begins.
     place: (SegmentNumber, u64),
 }
@@ -355,7 +355,7 @@ impl<'a> Recovery<'a> {
         let last = self.index.batch_at_or_before(partition, Offset::MAX)?;
         let offset = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
         let place = last.map_or((SegmentNumber(0), 0), |(_, row)| (row.segment(), row.position));
-        let end = End { offset, max_timestamp: self.index.max_timestamp(partition)?.unwrap_or(-1), place };
+        let end = End { offset, last_time_row: self.index.last_time_row(partition)?.unwrap_or(-1), place };
         self.ends.insert(partition, end);
         Ok(end)
     }
@@ -367,8 +367,8 @@ impl<'a> Recovery<'a> {
         let mut end = self.end_of(partition)?;
         end.offset = base_offset + i64::from(last_offset_delta) + 1;
         end.place = (segment, frame.position);
-        if frame.max_timestamp > end.max_timestamp {
-            end.max_timestamp = frame.max_timestamp;
+        if enters_new_second(end.last_time_row, frame.max_timestamp) {
+            end.last_time_row = frame.max_timestamp;
             self.rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
         }
         self.ends.insert(partition, end);

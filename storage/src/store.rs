@@ -689,8 +689,8 @@ fn build_core(
 fn note_damage(partition: &Partition, from: Offset, record: DamageRecord) {
     let offsets = partition.offsets();
     if record.end > offsets.high_watermark {
-        let max = Some(partition.max_timestamp());
-        partition.restore(offsets.log_start, record.end, max);
+        let last = Some(partition.last_time_row());
+        partition.restore(offsets.log_start, record.end, last);
     }
     partition.add_damage(from, record);
 }
@@ -702,7 +702,7 @@ fn restore(index: &Index, partition: &Partition) -> Result<(), OpenError> {
     let end = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
     let key = StateKey::LogStart(number).encode();
     let log_start = index.state(StateKeyspace::State, &key)?.and_then(|bytes| value::<i64>(&bytes)).unwrap_or(0);
-    partition.restore(log_start, end, index.max_timestamp(number)?);
+    partition.restore(log_start, end, index.last_time_row(number)?);
     Ok(())
 }
 

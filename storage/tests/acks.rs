@@ -4,7 +4,7 @@
 
 mod support;
 
-use azulite_storage::fs::RealFs;
+use azulite_storage::fs::{Fs, RealFs};
 use azulite_storage::ids::TopicPartition;
 use azulite_storage::state::BlobRefKey;
 use azulite_storage::{AppendError, Durability, Lane, Options};
@@ -54,6 +54,15 @@ impl Bench {
         let session = Session::open(&fs, change(options)).unwrap();
         session.create_topic("t", 2).unwrap();
         Self { fs, real, session, fatal, ledger: Ledger::default() }
+    }
+
+    /// Waits until the next segments are made, so that a fault meets the committer and not the keeper.
+    fn settled(&self) {
+        let log = small_options(&Places::below(self.real.path())).root.join("log");
+        wait_for("four segments", || {
+            let names: Vec<_> = self.fs.list(&log).unwrap().into_iter().map(|entry| entry.name).collect();
+            names.len() == 4 && names.iter().all(|name| name.ends_with(".seg"))
+        });
     }
 
     fn send(&mut self, texts: &[&str]) -> (u64, TopicPartition, Appending) {
@@ -183,6 +192,7 @@ fn failed_sync_poisons_the_store() {
         for number in 0..5 {
             bench.send_and_wait(&format!("before {number}")).unwrap();
         }
+        bench.settled();
         bench.fs.fail_sync(1);
         let waiting = (0..4).map(|number| bench.send(&[&format!("during {number}")])).collect::<Vec<_>>();
         for (_, _, appending) in waiting {
@@ -211,6 +221,7 @@ fn write_refused_for_room_fails_its_commit_alone() {
         for number in 0..3 {
             bench.send_and_wait(&format!("before {number}")).unwrap();
         }
+        bench.settled();
         bench.fs.fail_write(1);
         let (request, _, appending) = bench.send(&["refused ".repeat(500).as_str(), "refused too"]);
         assert_eq!(appending.wait(), Err(AppendError::DiskFull), "seed {seed}");

@@ -1,8 +1,8 @@
-//! Keyspace `time`: the first batch of a partition that reaches a timestamp.
+//! Keyspace `time`: the batches of a partition that enter a new second, so that a time is found without a row for each.
 //!
-//! A batch has a row only when its largest timestamp is above that of every batch before it. So the first row at or
-//! above a time names the first batch in offset order that holds a record of that time or later, whatever order the
-//! producers' clocks came in.
+//! A batch has a row when its largest timestamp lies in a later second (of 1024 ms) than that of the row before it. So
+//! the last row below a time names a batch that comes before every one that reaches it, and the batch looked for lies
+//! within about a second's worth of log rows behind it, whatever order the producers' clocks came in.
 
 use super::take;
 use crate::ids::{Offset, PartitionNumber};
@@ -42,6 +42,15 @@ impl TimeKey {
     }
 }
 
+/// Milliseconds that share one row.
+const SECOND_MS: i64 = 1024;
+
+/// Whether a batch whose largest timestamp is `timestamp` gets a row behind a row of `last` (-1 when there is none).
+#[must_use]
+pub fn enters_new_second(last: i64, timestamp: i64) -> bool {
+    timestamp.div_euclid(SECOND_MS) > last.div_euclid(SECOND_MS)
+}
+
 /// Reads a value; `None` unless it has exactly 8 bytes.
 #[must_use]
 pub fn decode_offset(mut bytes: &[u8]) -> Option<Offset> {
@@ -52,6 +61,13 @@ pub fn decode_offset(mut bytes: &[u8]) -> Option<Offset> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_due_once_a_second_and_never_for_times_that_went_back() {
+        assert!(enters_new_second(-1, 0) && !enters_new_second(-1, -1) && !enters_new_second(-1, i64::MIN));
+        assert!(!enters_new_second(0, 1023) && enters_new_second(0, 1024) && enters_new_second(1023, 1024));
+        assert!(!enters_new_second(5000, 4999) && enters_new_second(5000, i64::MAX));
+    }
 
     #[test]
     fn golden_key_and_order() {
