@@ -1,10 +1,11 @@
 //! The store: one data directory, opened. Everything callers do goes through [`Store`].
 
+mod opening;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,27 +13,22 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::apply::Pending;
-use crate::batch::{BatchBuilder, CheckedBatch, Records};
+use crate::batch::{BatchBuilder, CheckedBatch};
 use crate::blob::{BlobError, BlobFiles};
 use crate::cache::BatchCache;
 use crate::catalogue::{Catalogue, CatalogueError, Replay};
 use crate::clock;
-use crate::commit::Committer;
 use crate::format::{self, DirLock, FormatError};
 use crate::fs::{Fs, is_full};
-use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
+use crate::ids::{Offset, PartitionNumber, SegmentNumber};
 use crate::index::{Index, IndexError, IndexRow, StateKeyspace};
 use crate::keeper::Keeper;
-use crate::keys::marker::Marker;
 use crate::log::ReadError;
 use crate::partition::{Damage, Partition};
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
-use crate::recover::{Recovered, Recovery, damage_record, header_at, marker_fits};
 use crate::segments::Segments;
-use crate::state::{
-    Change, DamageRecord, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION, STATE_TOPIC, StateKey, TopicRecord, value,
-};
-use crate::topics::{Topic, Topics};
+use crate::state::{Change, StateKey};
+use crate::topics::Topics;
 
 /// When an acknowledgement leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -405,30 +401,30 @@ impl Store {
     /// See [`OpenError`].
     pub fn open(fs: Arc<dyn Fs>, options: Options) -> Result<Self, OpenError> {
         let root = options.root.clone();
-        let lock = take_lock(fs.as_ref(), &options)?;
+        let lock = opening::take_lock(fs.as_ref(), &options)?;
         match format::read_format(fs.as_ref(), &root)? {
             Some(format::FORMAT) => {
                 format::create_directories(fs.as_ref(), &root)?;
-                settle_names(fs.as_ref(), &root)?;
+                opening::settle_names(fs.as_ref(), &root)?;
             }
             Some(found) => return Err(OpenError::Format { path: root, found, wanted: format::FORMAT }),
             None => format::create(fs.as_ref(), &root)?,
         }
         let segments = Arc::new(Segments::new(fs.clone(), root.join("log")));
         let mut report = OpenReport::default();
-        let (index, recovered, lost) = recover(&fs, &segments, &options)?;
+        let (index, recovered, lost) = opening::recover(&fs, &segments, &options)?;
         let catalogue_dir = options.catalogue_dir.clone().unwrap_or_else(|| root.join("catalogue"));
         let (catalogue, replay) = Catalogue::open(&catalogue_dir)?;
         report.replayed_commits = recovered.replayed_commits;
         report.index_rebuilt = recovered.rebuilt;
         report.torn_bytes = recovered.torn_bytes;
         report.catalogue_rebuilt = replay == Replay::Everything;
-        let core = build_core(fs, options, (segments, index, catalogue, lock), &recovered)?;
-        bring_catalogue_forward(&core, replay)?;
+        let core = opening::build_core(fs, options, (segments, index, catalogue, lock), &recovered)?;
+        opening::bring_catalogue_forward(&core, replay)?;
         let core = Arc::new(core);
-        let threads = start_threads(&core, &recovered)?;
+        let threads = opening::start_threads(&core, &recovered)?;
         let mut owner = Owner { core: core.clone(), threads: Mutex::new(Some(threads)), report };
-        owner.report.damage = report_damage(&core, &recovered, &lost)?;
+        owner.report.damage = opening::report_damage(&core, &recovered, &lost)?;
         Ok(Self { core, owner: Arc::new(owner) })
     }
 
@@ -525,306 +521,5 @@ impl Store {
     }
 }
 
-/// A name found here may have been made by a process that was killed before the name was durable.
-fn settle_names(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
-    let io_error = |path: &Path, error| OpenError::Io { path: path.to_owned(), error };
-    for folder in root.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-        match fs.sync_dir(folder) {
-            // A folder above that is not ours to open or write was not made by us either.
-            Err(error) if folder != root && is_refused(error.kind()) => {}
-            Err(error) => return Err(io_error(folder, error)),
-            Ok(()) => {}
-        }
-    }
-    Ok(())
-}
-
-fn is_refused(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(kind, PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
-}
-
-fn take_lock(fs: &dyn Fs, options: &Options) -> Result<DirLock, OpenError> {
-    let root = &options.root;
-    DirLock::take(fs, root).map_err(|error| {
-        if error.kind() != io::ErrorKind::WouldBlock {
-            return OpenError::Io { path: root.clone(), error };
-        }
-        let pid = format::holder(fs, root).pid.map_or("unknown".to_owned(), |pid| pid.to_string());
-        OpenError::Locked { path: root.clone(), holder: format!("process {pid}") }
-    })
-}
-
-/// Rows of the index that name places the log does not have: acknowledged records that are gone.
-type Lost = Vec<(PartitionNumber, Offset, DamageRecord)>;
-
-/// Opens the index and brings it to the end of the log; one that does not open or does not belong is built anew.
-fn recover(fs: &Arc<dyn Fs>, segments: &Segments, options: &Options) -> Result<(Index, Recovered, Lost), OpenError> {
-    let path = options.index_dir.clone().unwrap_or_else(|| options.root.join("index"));
-    let io_error = |error| OpenError::Io { path: path.clone(), error };
-    let mut lost = Lost::new();
-    let mut synced = 0;
-    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        Index::open(&path).and_then(|index| index.marker().map(|marker| (index, marker)))
-    }));
-    let index = match opened {
-        Ok(Ok((index, None))) => index,
-        Ok(Ok((index, Some(marker)))) if marker_fits(segments, marker).map_err(io_error)? => index,
-        Ok(Ok((index, Some(marker)))) => {
-            synced = marker.synced;
-            tracing::error!("the index is ahead of the log: acknowledged records are missing; it is built anew");
-            lost = rows_without_frames(&index, segments, marker).map_err(OpenError::Index)?;
-            drop(index);
-            fresh_index(&path).map_err(io_error)??
-        }
-        // Never deleted under somebody who uses it.
-        Ok(Err(error)) if error.is_locked() => return Err(error.into()),
-        Ok(Err(error)) => {
-            tracing::info!(%error, "the index does not open and is built anew from the log");
-            fresh_index(&path).map_err(io_error)??
-        }
-        Err(_) => fresh_index(&path).map_err(io_error)??,
-    };
-    let lost_and_found = options.root.join("lost+found");
-    let recovered = Recovery::new(fs, segments, &index, &lost_and_found, synced).run()?;
-    Ok((index, recovered, lost))
-}
-
-fn fresh_index(path: &std::path::Path) -> io::Result<Result<Index, OpenError>> {
-    crate::fs::remove_tree(path)?;
-    Ok(Index::open(path).map_err(OpenError::Index))
-}
-
-/// In the marker's segment and behind it every frame is looked at: a file that was preallocated is long enough even when
-/// its frames never reached the disk.
-fn rows_without_frames(index: &Index, segments: &Segments, marker: Marker) -> Result<Lost, IndexError> {
-    let mut lost = Lost::new();
-    let mut lengths: HashMap<SegmentNumber, u64> = HashMap::new();
-    for row in index.all_batches() {
-        let (key, row) = row?;
-        let segment = row.segment();
-        let len =
-            *lengths.entry(segment).or_insert_with(|| segments.open(segment).and_then(|file| file.len()).unwrap_or(0));
-        let end = row.position + crate::frame::frame_len(row.payload_len);
-        let there = || {
-            let file = segments.open(segment).ok();
-            let header = file.and_then(|file| header_at(file.as_ref(), row.position));
-            header.is_some_and(|h| h.partition == key.partition && h.base_offset == key.base_offset)
-        };
-        if end > len || segment >= marker.segment() && !there() {
-            let next = key.base_offset + i64::from(row.last_offset_delta) + 1;
-            lost.push((key.partition, key.base_offset, DamageRecord::new(next, segment, row.position)));
-        }
-    }
-    Ok(lost)
-}
-
-fn internal(number: PartitionNumber, topic: &str) -> Arc<Partition> {
-    Arc::new(Partition::new(number, TopicPartition { topic: topic.to_owned(), partition: 0 }))
-}
-
-fn build_core(
-    fs: Arc<dyn Fs>,
-    options: Options,
-    (segments, index, catalogue, lock): (Arc<Segments>, Index, Catalogue, DirLock),
-    recovered: &Recovered,
-) -> Result<Core, OpenError> {
-    let state_partition = internal(STATE_PARTITION, STATE_TOPIC);
-    let offsets_partition = internal(OFFSETS_PARTITION, OFFSETS_TOPIC);
-    let topics = Topics::default();
-    let mut partitions = HashMap::new();
-    for (partition, id) in [(&state_partition, 1), (&offsets_partition, 2)] {
-        restore(&index, partition)?;
-        partitions.insert(partition.number(), partition.clone());
-        topics.insert(Topic::internal(partition.clone(), id));
-    }
-    for row in index.state_prefix(StateKeyspace::State, &StateKey::topics()) {
-        let (key, bytes) = row?;
-        let record = value::<TopicRecord>(&bytes).zip(StateKey::decode(&key));
-        let Some((record, StateKey::Topic(name))) = record else {
-            return Err(IndexError::Row { keyspace: "state", key: format!("{key:?}") }.into());
-        };
-        let topic = Topic::from_record(&name, &record);
-        for partition in &topic.partitions {
-            restore(&index, partition)?;
-            partitions.insert(partition.number(), partition.clone());
-        }
-        topics.insert(topic);
-    }
-    let keeper = Keeper::new(
-        fs.clone(),
-        segments.clone(),
-        options.root.clone(),
-        (options.segment_bytes, options.reserve_bytes),
-        SegmentNumber(recovered.next_segment.max(1)),
-    );
-    let core = Core {
-        blobs: BlobFiles::open(fs, &options.root)?,
-        pending: Pending::default(),
-        cache: BatchCache::new(options.cache_bytes),
-        queue: Queue::new(options.queue_bytes),
-        partitions: RwLock::new(partitions),
-        synced: AtomicU64::new(recovered.last_commit),
-        listener: OnceLock::new(),
-        fatal: Mutex::new(None),
-        options,
-        segments,
-        index,
-        keeper,
-        catalogue,
-        state_partition,
-        offsets_partition,
-        topics,
-        lock,
-    };
-    for (partition, from, record) in stored_damage(&core.index)? {
-        let partitions = core.partitions.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(partition) = partitions.get(&partition) {
-            note_damage(partition, from, record);
-        }
-    }
-    Ok(core)
-}
-
-fn note_damage(partition: &Partition, from: Offset, record: DamageRecord) {
-    let offsets = partition.offsets();
-    if record.end > offsets.high_watermark {
-        let last = Some(partition.last_time_row());
-        partition.restore(offsets.log_start, record.end, last);
-    }
-    partition.add_damage(from, record);
-}
-
-/// Sets a partition's ends from its rows.
-fn restore(index: &Index, partition: &Partition) -> Result<(), OpenError> {
-    let number = partition.number();
-    let last = index.batch_at_or_before(number, Offset::MAX)?;
-    let end = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
-    let key = StateKey::LogStart(number).encode();
-    let log_start = index.state(StateKeyspace::State, &key)?.and_then(|bytes| value::<i64>(&bytes)).unwrap_or(0);
-    partition.restore(log_start, end, index.last_time_row(number)?);
-    Ok(())
-}
-
-fn stored_damage(index: &Index) -> Result<Lost, OpenError> {
-    let mut damage = Lost::new();
-    for row in index.state_prefix(StateKeyspace::State, &StateKey::damage()) {
-        let (key, bytes) = row?;
-        if let (Some(StateKey::Damage(partition, from)), Some(record)) = (StateKey::decode(&key), value(&bytes)) {
-            damage.push((partition, from, record));
-        }
-    }
-    Ok(damage)
-}
-
-/// Replays blob references from the state topic into a catalogue that was not cleanly closed.
-fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(), OpenError> {
-    let state = &core.state_partition;
-    let end = state.offsets().high_watermark;
-    match replay {
-        Replay::From(offset) if offset <= end => {
-            let mut next = offset;
-            while next < end {
-                let batches = core.read(state, next, 1 << 20)?;
-                let mut changes = Vec::new();
-                for batch in &batches {
-                    let records = Records::of(batch).map_err(|error| ReadError::batch(state, next, &error))?;
-                    for record in records {
-                        let record = record.map_err(|error| ReadError::batch(state, next, &error))?;
-                        next = record.offset + 1;
-                        if let Some(key) = record.key {
-                            changes.push(Change { key, value: record.value });
-                        }
-                    }
-                }
-                core.catalogue.apply(next, changes.iter())?;
-                if batches.is_empty() {
-                    break;
-                }
-            }
-        }
-        // Ahead of the log, or empty: every reference, straight from the index.
-        Replay::From(_) | Replay::Everything => {
-            core.catalogue.clear()?;
-            let mut changes = Vec::new();
-            for row in core.index.state_prefix(StateKeyspace::State, &StateKey::blob_refs()) {
-                let (key, bytes) = row?;
-                changes.push(Change { key, value: Some(bytes) });
-                if changes.len() == 4096 {
-                    core.catalogue.apply(0, changes.iter())?;
-                    changes.clear();
-                }
-            }
-            core.catalogue.apply(end, changes.iter())?;
-        }
-    }
-    Ok(())
-}
-
-fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<Threads, OpenError> {
-    core.keeper.check_room();
-    let mut committer = Committer::new(core.clone(), recovered.last_commit, recovered.append_ms);
-    let spawn = |name: &str, run: ThreadBody| {
-        let shared = core.clone();
-        let body = move || {
-            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(&shared)));
-            match outcome {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => shared.stop_with(&reason),
-                Err(_) => shared.stop_with("a storage thread panicked"),
-            }
-        };
-        let thread = std::thread::Builder::new().name(format!("azulite-{name}")).spawn(body);
-        thread.map_err(|error| OpenError::Io { path: core.options.root.clone(), error })
-    };
-    let text = |prefix: &'static str| move |error: &dyn std::fmt::Display| format!("{prefix}: {error}");
-    let (log, index, keep, catalogue) =
-        (text("writing the log failed"), text("the index failed"), text("a segment failed"), text("the catalogue"));
-    Ok(Threads {
-        applier: spawn(
-            "apply",
-            Box::new(move |core| core.pending.run(&core.index, &core.cache).map_err(|e| index(&e))),
-        )?,
-        keeper: spawn("segments", Box::new(move |core| core.keeper.run().map_err(|e| keep(&e))))?,
-        catalogue: spawn("catalogue", Box::new(move |core| core.catalogue.run().map_err(|e| catalogue(&e))))?,
-        committer: spawn("commit", Box::new(move |_| committer.run().map_err(|e| log(&e))))?,
-    })
-}
-
-/// Names damage found now, and records lost ranges so that they stay named.
-fn report_damage(core: &Core, recovered: &Recovered, lost: &Lost) -> Result<Vec<String>, OpenError> {
-    let mut changes = Vec::new();
-    let found = recovered.damage.iter().map(|bad| match bad.lost {
-        Some((partition, from, end)) => (Some((partition, from, damage_record(bad, end))), bad.clone()),
-        None => (None, bad.clone()),
-    });
-    let place = |segment: SegmentNumber, from: u64| format!("segment {segment}, position {from}");
-    let mut lines = Vec::new();
-    let mut ranges: Lost = lost.clone();
-    for (range, bad) in found {
-        match range {
-            Some(range) => ranges.push(range),
-            None => lines.push(format!("{}..{}: no frame can be read", place(bad.segment, bad.from), bad.to)),
-        }
-    }
-    let partitions = core.partitions.read().unwrap_or_else(PoisonError::into_inner).clone();
-    for (number, from, record) in ranges {
-        let name = partitions.get(&number).map_or(format!("partition number {}", number.0), |p| p.name().to_string());
-        let last = record.end - 1;
-        lines.push(format!("{name} offsets {from} to {last} are lost: {}", place(record.segment(), record.position)));
-        changes.push((StateKeyspace::State, Change::put(&StateKey::Damage(number, from), &record)));
-        if let Some(partition) = partitions.get(&number) {
-            note_damage(partition, from, record);
-        }
-    }
-    lines.iter().for_each(|line| tracing::error!("damage: {line}"));
-    if !changes.is_empty() {
-        core.change_wait(changes, false)?;
-    }
-    core.synced.fetch_max(recovered.last_commit, Ordering::AcqRel);
-    Ok(lines)
-}
-
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -3,9 +3,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::batch::Records;
 use crate::blobs::Deleted;
 use crate::fs::RealFs;
-use crate::ids::Sha256;
+use crate::ids::{Sha256, TopicPartition};
 use crate::offsets::CommittedOffset;
 use crate::state::BlobRefKey;
 use crate::topics::NewTopic;
