@@ -20,7 +20,7 @@ use crate::partition::Partition;
 /// Rows that make the applier start before their time.
 const START_ROWS: usize = 1024;
 /// Rows applied at once, about: a bite is whole commits.
-const BITE_ROWS: usize = 128;
+const BITE_ROWS: usize = 64;
 /// Rows that may wait; the committer stops until there is room.
 const MAX_ROWS: usize = 65_536;
 /// The longest a row waits.
