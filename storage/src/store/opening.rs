@@ -226,7 +226,7 @@ fn stored_damage(index: &Index) -> Result<Lost, OpenError> {
     Ok(damage)
 }
 
-/// Replays blob references from the state topic into a catalogue that was not cleanly closed.
+/// Replays blob references from the state topic into the catalogue, from the offset it holds.
 pub(super) fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(), OpenError> {
     let state = &core.state_partition;
     let end = state.offsets().high_watermark;
