@@ -21,7 +21,7 @@ use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
 use crate::keys::time::TimeKey;
 use crate::partition::{Partition, TailRow};
-use crate::queue::{Appended, Request};
+use crate::queue::{Appended, Lanes, Request};
 use crate::segments::{EDGE_LEN, Prepared, Sealing};
 use crate::state::FIRST_PARTITION;
 use crate::store::{AppendError, Core, Durability};
@@ -52,6 +52,7 @@ impl Planned {
 
 pub(crate) struct Committer {
     core: Arc<Core>,
+    lanes: Lanes,
     active: Option<Active>,
     commit: CommitNumber,
     synced: CommitNumber,
@@ -62,15 +63,24 @@ pub(crate) struct Committer {
 impl Committer {
     /// A committer that goes on after commit `last`, appended at `append_ms`.
     pub(crate) fn new(core: Arc<Core>, last: CommitNumber, append_ms: i64) -> Self {
-        Self { core, active: None, commit: last, synced: last, append_ms, sync_due: None }
+        Self { core, lanes: Lanes::default(), active: None, commit: last, synced: last, append_ms, sync_due: None }
     }
 
     /// The committer thread: returns after the queue is closed and empty, or with the error that poisons the store.
     pub(crate) fn run(&mut self) -> io::Result<()> {
+        let outcome = self.commits().and_then(|()| self.finish());
+        if let Err(error) = &outcome {
+            let reason = AppendError::Poisoned { reason: error.to_string() };
+            self.lanes.drain().into_iter().for_each(|request| (request.done)(Err(reason.clone())));
+        }
+        outcome
+    }
+
+    fn commits(&mut self) -> io::Result<()> {
         loop {
-            let taken = self.core.queue.take(self.core.options.commit_bytes, self.sync_due);
+            let taken = self.core.queue.take(&mut self.lanes, self.core.options.commit_bytes, self.sync_due);
             if taken.closed {
-                break;
+                return Ok(());
             }
             if !taken.requests.is_empty() {
                 self.commit(taken.requests)?;
@@ -79,7 +89,6 @@ impl Committer {
                 self.sync()?;
             }
         }
-        self.finish()
     }
 
     /// Makes everything written so far durable.

@@ -53,13 +53,12 @@ impl Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lane(pub u64);
 
+/// What producers touch: kept so small that they hardly ever meet on its lock.
 #[derive(Default)]
 struct Inner {
-    state: VecDeque<Request>,
-    /// The lanes that wait, each with its first request, in turn order.
-    turn: VecDeque<(Lane, Request)>,
-    /// What waits behind the first request of each of those lanes.
-    behind: HashMap<Lane, VecDeque<Request>>,
+    /// In arrival order; no lane: state.
+    arrived: Vec<(Option<Lane>, Request)>,
+    /// Bytes of all that was pushed and is not committed.
     bytes: usize,
     closed: Option<AppendError>,
     /// True while the committer sleeps: only then it has to be woken.
@@ -92,27 +91,18 @@ impl Queue {
 
     /// Queues a request, or hands it back with the reason.
     pub(crate) fn push(&self, lane: Option<Lane>, request: Request) -> Result<(), (Request, AppendError)> {
+        let bytes = request.bytes();
         let mut inner = self.lock();
         if let Some(error) = &inner.closed {
             let error = error.clone();
             return Err((request, error));
         }
-        let bytes = request.bytes();
         if lane.is_some() && inner.bytes > 0 && inner.bytes + bytes > self.limit {
             let error = AppendError::Overloaded { queued_bytes: inner.bytes, limit_bytes: self.limit };
             return Err((request, error));
         }
         inner.bytes += bytes;
-        match lane {
-            None => inner.state.push_back(request),
-            Some(lane) => match inner.behind.entry(lane) {
-                Entry::Occupied(mut behind) => behind.get_mut().push_back(request),
-                Entry::Vacant(none) => {
-                    none.insert(VecDeque::new());
-                    inner.turn.push_back((lane, request));
-                }
-            },
-        }
+        inner.arrived.push((lane, request));
         let idle = std::mem::take(&mut inner.idle);
         drop(inner);
         if idle {
@@ -122,10 +112,11 @@ impl Queue {
     }
 
     /// Waits for requests, at most until `until`, and takes up to `limit` bytes of them (the first one whatever its
-    /// size).
-    pub(crate) fn take(&self, limit: usize, until: Option<Instant>) -> Taken {
+    /// size). What was taken before counts as committed.
+    pub(crate) fn take(&self, lanes: &mut Lanes, limit: usize, until: Option<Instant>) -> Taken {
         let mut inner = self.lock();
-        while inner.state.is_empty() && inner.turn.is_empty() && inner.closed.is_none() {
+        inner.bytes -= std::mem::take(&mut lanes.taken_bytes);
+        while inner.arrived.is_empty() && lanes.is_empty() && inner.closed.is_none() {
             inner.idle = true;
             inner = match until.map(|u| u.saturating_duration_since(Instant::now())) {
                 None => self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner),
@@ -134,8 +125,11 @@ impl Queue {
             };
         }
         inner.idle = false;
-        let requests = inner.fill(limit);
-        Taken { closed: requests.is_empty() && inner.closed.is_some(), requests }
+        let closed = inner.closed.is_some();
+        std::mem::swap(&mut inner.arrived, &mut lanes.arrived);
+        drop(inner);
+        let requests = lanes.fill(limit);
+        Taken { closed: requests.is_empty() && closed, requests }
     }
 
     /// Takes nothing more: later pushes get `reason`.
@@ -144,14 +138,66 @@ impl Queue {
         self.filled.notify_all();
     }
 
-    /// Takes everything that waits.
+    /// Takes everything that has not reached the committer.
     pub(crate) fn drain(&self) -> Vec<Request> {
-        self.lock().fill(usize::MAX)
+        std::mem::take(&mut self.lock().arrived).into_iter().map(|(_, request)| request).collect()
     }
 }
 
-impl Inner {
+/// The committer's side of the queue: whose turn it is among what did not fit into a commit.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    /// What came since the last commit; empty between two, its memory goes back and forth.
+    arrived: Vec<(Option<Lane>, Request)>,
+    state: VecDeque<Request>,
+    /// The lanes that wait, each with its first request, in turn order.
+    turn: VecDeque<(Lane, Request)>,
+    /// What waits behind the first request of each of those lanes.
+    behind: HashMap<Lane, VecDeque<Request>>,
+    /// Bytes of the last commit.
+    taken_bytes: usize,
+}
+
+impl Lanes {
+    fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.turn.is_empty()
+    }
+
     fn fill(&mut self, limit: usize) -> Vec<Request> {
+        let arrived: usize = self.arrived.iter().map(|(_, request)| request.bytes()).sum();
+        if self.is_empty() && arrived <= limit {
+            self.taken_bytes = arrived;
+            return self.everything();
+        }
+        let mut arrived = std::mem::take(&mut self.arrived);
+        arrived.drain(..).for_each(|(lane, request)| self.queue(lane, request));
+        self.arrived = arrived;
+        self.in_turn(limit)
+    }
+
+    /// All that came, state first: what the turns come to when nothing has to wait.
+    fn everything(&mut self) -> Vec<Request> {
+        let mut requests = Vec::with_capacity(self.arrived.len());
+        let state = self.arrived.extract_if(.., |(lane, _)| lane.is_none());
+        requests.extend(state.map(|(_, request)| request));
+        requests.extend(self.arrived.drain(..).map(|(_, request)| request));
+        requests
+    }
+
+    fn queue(&mut self, lane: Option<Lane>, request: Request) {
+        match lane {
+            None => self.state.push_back(request),
+            Some(lane) => match self.behind.entry(lane) {
+                Entry::Occupied(mut behind) => behind.get_mut().push_back(request),
+                Entry::Vacant(none) => {
+                    none.insert(VecDeque::new());
+                    self.turn.push_back((lane, request));
+                }
+            },
+        }
+    }
+
+    fn in_turn(&mut self, limit: usize) -> Vec<Request> {
         let mut requests = Vec::with_capacity(self.state.len() + self.turn.len());
         let mut bytes = 0_usize;
         let fits = |bytes: usize, next: &Request, empty: bool| empty || bytes.saturating_add(next.bytes()) <= limit;
@@ -168,8 +214,13 @@ impl Inner {
                 None => drop(self.behind.remove(&lane)),
             }
         }
-        self.bytes -= bytes;
+        self.taken_bytes = bytes;
         requests
+    }
+
+    /// What the committer still holds when it ends before its time.
+    pub(crate) fn drain(&mut self) -> Vec<Request> {
+        self.in_turn(usize::MAX)
     }
 }
 
@@ -196,9 +247,17 @@ mod tests {
         }
         queue.push(Some(Lane(2)), request(2000)).map_err(|e| e.1).unwrap();
         queue.push(None, request(1)).map_err(|e| e.1).unwrap();
+        let mut lanes = Lanes::default();
         let sizes = |taken: Taken| taken.requests.iter().map(|r| r.bytes() / 1000).collect::<Vec<_>>();
-        assert_eq!(sizes(queue.take(4000, None)), [0, 1, 2], "state, lane 1, lane 2");
-        assert_eq!(sizes(queue.take(4000, None)), [1, 1], "the rest of lane 1");
+        assert_eq!(sizes(queue.take(&mut lanes, 4000, None)), [0, 1, 2], "state, lane 1, lane 2");
+        queue.push(Some(Lane(3)), request(3000)).map_err(|e| e.1).unwrap();
+        queue.push(None, request(1)).map_err(|e| e.1).unwrap();
+        assert_eq!(sizes(queue.take(&mut lanes, 5000, None)), [0, 1, 3], "state, lane 1, lane 3");
+        assert_eq!(sizes(queue.take(&mut lanes, 4000, None)), [1], "the rest of lane 1");
+        queue.push(Some(Lane(1)), request(1000)).map_err(|e| e.1).unwrap();
+        queue.push(None, request(1)).map_err(|e| e.1).unwrap();
+        assert_eq!(sizes(queue.take(&mut lanes, 4000, None)), [0, 1], "state first, also when all fits");
+        assert_eq!(queue.lock().bytes, lanes.taken_bytes, "nothing else is under way");
     }
 
     #[test]
@@ -211,7 +270,8 @@ mod tests {
         queue.close(AppendError::Closed);
         let refused = queue.push(None, request(10)).map_err(|e| e.1);
         assert!(matches!(refused, Err(AppendError::Closed)), "got {refused:?}");
-        assert_eq!(queue.take(usize::MAX, None).requests.len(), 2, "what was taken in is still committed");
-        assert!(queue.take(usize::MAX, None).closed);
+        let mut lanes = Lanes::default();
+        assert_eq!(queue.take(&mut lanes, usize::MAX, None).requests.len(), 2, "what was taken in is still committed");
+        assert!(queue.take(&mut lanes, usize::MAX, None).closed);
     }
 }
