@@ -143,7 +143,8 @@ impl Committer {
         let (mut frames, mut outcomes) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for mut request in requests {
             let mut appended = Vec::with_capacity(request.appends.len());
-            for append in std::mem::take(&mut request.appends) {
+            for mut append in std::mem::take(&mut request.appends) {
+                append.batch.stamp(self.append_ms);
                 let header = *append.batch.header();
                 let partition = append.partition;
                 let end = ends.entry(partition.number()).or_insert_with(|| partition.offsets().high_watermark);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`store`] | the open data directory: start, stop, threads, state |
 //! | [`topics`], [`log`], [`groups`], [`blobs`] | what callers do with it |
-//! | [`commit`](crate::queue), [`segments`], [`frame`], [`batch`] | the log: one committer, one sync, frames in segment files |
+//! | [`commit`](crate::queue), [`segments`], [`frame`], [`batch`], [`compress`] | the log: one committer, one sync, frames in segment files |
 //! | [`index`], [`keys`] | fjall: everything that is looked up; rebuilt from the segments |
 //! | [`recover`] | bringing the index forward, torn tails, damage |
 //! | [`blob`], [`catalogue`] | blob files; sled: their names |
@@ -18,6 +18,7 @@ mod cache;
 pub mod catalogue;
 pub mod clock;
 mod commit;
+pub mod compress;
 pub mod format;
 pub mod frame;
 pub mod fs;
@@ -36,7 +37,8 @@ pub mod state;
 pub mod store;
 pub mod topics;
 
-pub use batch::{BatchBuilder, CheckedBatch, Record, Records};
+pub use batch::{BatchBuilder, CheckedBatch, Record, RecordHeader, Records};
+pub use compress::Codec;
 pub use ids::{Offset, PartitionIndex, PartitionNumber, Sha256, TopicId, TopicPartition};
 pub use partition::{Partition, PartitionOffsets};
 pub use queue::{Append, Appended, Done, Lane};
