@@ -12,7 +12,7 @@ use crate::fs::read_exact_at;
 use crate::ids::{Offset, SegmentNumber, TopicPartition};
 use crate::index::IndexError;
 use crate::keys::log::BatchRow;
-use crate::partition::Partition;
+use crate::partition::{Partition, TailRow};
 use crate::store::{Core, Store};
 
 /// Why records could not be read.
@@ -118,24 +118,27 @@ impl Core {
         Ok(batches)
     }
 
-    /// Base offset of the first batch that holds a record of `timestamp` or later. Looks at the log rows of about a
-    /// second, and at those of batches whose clocks went back meanwhile.
-    fn batch_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<Offset>, ReadError> {
+    /// Base offset of the first batch that reaches `timestamp` and does not end below `from`. Looks at the log rows of
+    /// about a second, and at those of batches whose clocks went back meanwhile.
+    fn batch_for_time(&self, partition: &Partition, timestamp: i64, from: Offset) -> Result<Option<Offset>, ReadError> {
         let (in_tail, tail_start) = {
             let tail = partition.tail();
-            let found = tail.iter().find(|row| row.row.max_timestamp >= timestamp).map(|row| row.base_offset);
+            let reaches = |row: &&TailRow| row.row.max_timestamp >= timestamp && row.last() >= from;
+            let found = tail.iter().find(reaches).map(|row| row.base_offset);
             (found, tail.front().map_or(Offset::MAX, |row| row.base_offset))
         };
         let before = match timestamp.checked_sub(1) {
             Some(below) => self.index.time_row_up_to(partition.number(), below)?,
             None => None,
         };
-        for row in self.index.batches_from(partition.number(), before.map_or(0, |(_, offset)| offset)) {
+        let holds_from = self.index.batch_at_or_before(partition.number(), from)?.map_or(0, |(offset, _)| offset);
+        let first = before.map_or(0, |(_, offset)| offset).max(holds_from);
+        for row in self.index.batches_from(partition.number(), first) {
             let (base_offset, row) = row?;
             if base_offset >= tail_start {
                 break;
             }
-            if row.max_timestamp >= timestamp {
+            if row.max_timestamp >= timestamp && base_offset + i64::from(row.last_offset_delta) >= from {
                 return Ok(Some(base_offset));
             }
         }
@@ -332,14 +335,23 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError> {
-        let Some(base) = self.core.batch_for_time(partition, timestamp)? else { return Ok(None) };
-        let log_start = partition.offsets().log_start;
-        for batch in self.core.read(partition, base.max(log_start), 1)? {
-            for record in Records::of(&batch).map_err(|error| ReadError::batch(partition, base, &error))? {
-                let record = record.map_err(|error| ReadError::batch(partition, base, &error))?;
-                if record.timestamp >= timestamp && record.offset >= log_start {
-                    return Ok(Some((record.offset, record.timestamp)));
+        let offsets = partition.offsets();
+        let mut from = offsets.log_start;
+        // A batch that says it reaches the time may have lost the record that did: then the next one is asked.
+        while let Some(base) = self.core.batch_for_time(partition, timestamp, from)? {
+            let (start, bad) = (base.max(from), |error: &BatchError| ReadError::batch(partition, base, error));
+            for batch in self.core.read(partition, start, 1)? {
+                let records = Records::of(&batch).map_err(|error| bad(&error))?;
+                from = from.max(records.header().last_offset() + 1);
+                for record in records {
+                    let record = record.map_err(|error| bad(&error))?;
+                    if record.timestamp >= timestamp && record.offset >= start {
+                        return Ok(Some((record.offset, record.timestamp)));
+                    }
                 }
+            }
+            if from <= start || from >= offsets.high_watermark {
+                break;
             }
         }
         Ok(None)

@@ -238,13 +238,14 @@ pub(super) fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(),
                 let mut changes = Vec::new();
                 for batch in &batches {
                     let records = Records::of(batch).map_err(|error| ReadError::batch(state, next, &error))?;
+                    let end = records.header().last_offset() + 1;
                     for record in records {
                         let record = record.map_err(|error| ReadError::batch(state, next, &error))?;
-                        next = record.offset + 1;
                         if let Some(key) = record.key {
                             changes.push(Change { key, value: record.value });
                         }
                     }
+                    next = next.max(end);
                 }
                 core.catalogue.apply(next, changes.iter())?;
                 if batches.is_empty() {

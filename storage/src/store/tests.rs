@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::batch::Records;
 use crate::blobs::Deleted;
+use crate::compress::Codec;
 use crate::fs::RealFs;
 use crate::ids::{Sha256, TopicPartition};
 use crate::offsets::CommittedOffset;
@@ -155,4 +156,49 @@ fn a_second_opener_is_told_who_holds_the_directory() {
     assert!(matches!(&got, Err(OpenError::Locked { holder, .. }) if *holder == pid), "got {got:?}");
     drop(store);
     open(dir.path());
+}
+
+#[test]
+fn a_time_is_found_exactly_inside_compressed_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.create_topic(topic("t")).unwrap().partitions[0].clone();
+    let mut model: Vec<(Offset, i64)> = Vec::new();
+    for (round, codec) in (0_i64..).zip(Codec::ALL.repeat(4)) {
+        let mut builder = BatchBuilder::default().codec(codec);
+        // Clocks go forward and back within a batch and between batches.
+        for (offset, step) in (round * 5..).zip([0, 700, -300, 2000, 100]) {
+            let time = 10_000 + (round % 7) * 1500 + step;
+            builder.push(time, None, Some(&[1; 50]));
+            model.push((offset, time));
+        }
+        let appends = vec![Append { partition: partition.clone(), batch: builder.build().unwrap() }];
+        store.append_wait(Lane(1), appends).unwrap();
+    }
+    let check = |store: &Store, partition: &Partition| {
+        for time in (9_000..25_000).step_by(50) {
+            let wanted = model.iter().find(|(_, t)| *t >= time).copied();
+            assert_eq!(store.offset_for_time(partition, time).unwrap(), wanted, "{time}");
+        }
+    };
+    check(&store, &partition);
+    drop((store, partition));
+    let store = open(dir.path());
+    check(&store, &store.topic("t").unwrap().partitions[0]);
+}
+
+#[test]
+fn an_append_time_is_the_time_of_the_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.create_topic(topic("t")).unwrap().partitions[0].clone();
+    let mut stamped = batch(&["a", "b"]);
+    stamped.use_append_time();
+    let appends = vec![Append { partition: partition.clone(), batch: stamped }];
+    let appended = store.append_wait(Lane(1), appends).unwrap()[0];
+    assert!(appended.append_time_ms > 1_000_000);
+    let read = store.read(&partition, 0, 100).unwrap();
+    let times: Vec<_> = Records::of(&read[0]).unwrap().map(|r| r.unwrap().timestamp).collect();
+    assert_eq!(times, [appended.append_time_ms; 2]);
+    assert_eq!(store.offset_for_time(&partition, 101).unwrap(), Some((0, appended.append_time_ms)));
 }
