@@ -327,7 +327,10 @@ impl Reader {
         let wanted = READ_BYTES.min(batch.max_bytes.saturating_sub(batch.bytes).max(1));
         'read: for bytes in self.context.broker.log().read(&place.partition, from, wanted)? {
             let bad = |reason| ReadError::Batch { partition: name.clone(), offset: from, reason };
-            for record in Records::of(&bytes).map_err(bad)? {
+            let records = Records::of(&bytes).map_err(bad)?;
+            // Offsets without a record, in a batch that was cleaned, are done with as well.
+            let end = records.header().last_offset() + 1;
+            for record in records {
                 let record = record.map_err(bad)?;
                 if record.offset < from {
                     continue;
@@ -338,8 +341,9 @@ impl Reader {
                 to = record.offset + 1;
                 batch.add(place.model, record.value);
             }
+            to = to.max(end.min(limit));
         }
-        // Offsets without a record are done with as well.
+        // No record below the limit is left.
         let to = if to == from { limit } else { to };
         place.position.take(from, to);
         batch.taken.ranges.push((index, name.clone(), from));
