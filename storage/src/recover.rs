@@ -275,7 +275,10 @@ impl<'a> Recovery<'a> {
     /// Takes commits off the front as far as it is decided what they are. `finished`: nothing more will be read.
     fn settle(&mut self, finished: bool) -> Result<(), OpenError> {
         while let Some(first) = self.waiting.front() {
-            let closed = first.complete || self.waiting.len() > 1 || finished;
+            // Bad bytes without a name are judged by the commit behind them.
+            let behind = self.waiting.get(1).filter(|next| next.complete || self.waiting.len() > 2);
+            let closed =
+                first.complete || finished || if first.is_noise() { behind.is_some() } else { self.waiting.len() > 1 };
             let good = first.whole() && first.number == self.expected;
             let next_is_good = || self.waiting.get(1).is_some_and(|c| c.whole() && c.number == self.expected);
             let noise = first.is_noise() && next_is_good();
@@ -285,12 +288,33 @@ impl<'a> Recovery<'a> {
                 return Ok(());
             }
             let Some(commit) = self.waiting.pop_front() else { break };
+            if noise && self.is_half_foot(&commit) {
+                self.forget_half_foot(&commit);
+                continue;
+            }
             if !synced {
                 self.write_again(&commit)?;
             }
             self.take_in(commit, good)?;
         }
         Ok(())
+    }
+
+    /// Whether noise is what a power cut left of a foot: sealing goes on in the background, behind commits to the next
+    /// segment, and what is missing no commit.
+    fn is_half_foot(&self, noise: &Commit) -> bool {
+        let in_next_segment = self.waiting.front().is_some_and(|next| next.segment > noise.segment);
+        in_next_segment && noise.bad.iter().all(|bad| could_be_half_foot(bad.from, bad.to))
+    }
+
+    /// The segment is sealed again, over it.
+    fn forget_half_foot(&mut self, noise: &Commit) {
+        tracing::info!(segment = %noise.segment, position = noise.start, "a segment was not sealed to the end");
+        if let Some(span) = self.spans.get_mut(&noise.segment)
+            && !span.sealed
+        {
+            span.end = noise.start;
+        }
     }
 
     /// A commit that is kept: its rows go to the index, what is bad in it is reported.
@@ -504,6 +528,8 @@ impl<'a> Recovery<'a> {
                     Found::Frame { header, position, .. } => {
                         (end, frames, commit) = (position + header.frame_len(), frames + 1, header.commit);
                     }
+                    // A frame behind it moves the end; else the foot is written over it.
+                    Found::Bad { from, to, header: None } if could_be_half_foot(from, to) => {}
                     Found::Bad { to, .. } => end = to.next_multiple_of(ALIGNMENT),
                     Found::End { .. } => {}
                 }
@@ -528,6 +554,10 @@ impl<'a> Recovery<'a> {
         }
         Ok(())
     }
+}
+
+fn could_be_half_foot(from: u64, to: u64) -> bool {
+    to - from <= EDGE_LEN
 }
 
 /// The good header at a place, if there is one.
