@@ -567,7 +567,10 @@ pub(crate) fn header_at(file: &dyn FsFile, position: u64) -> Option<FrameHeader>
     FrameHeader::decode(&bytes)
 }
 
-/// Whether marker and log belong together: the segment is there, long enough, and the last frame is where it should be.
+/// Whether marker and log belong together: the segment is there, long enough, the last frame is where it should be, and
+/// none is missing of the commits that were not known to be synced. Those all lie in the marker's segment, because what
+/// came before is synced when a segment is left; so where every commit is synced before it is shown, nothing is read but
+/// one header.
 pub(crate) fn marker_fits(segments: &Segments, marker: Marker) -> io::Result<bool> {
     let file = match segments.open(marker.segment()) {
         Ok(file) => file,
@@ -575,9 +578,28 @@ pub(crate) fn marker_fits(segments: &Segments, marker: Marker) -> io::Result<boo
         Err(error) => return Err(error),
     };
     let header = header_at(file.as_ref(), marker.last_frame);
+    if file.len()? < marker.position || header.is_some_and(|h| h.commit != marker.applied) {
+        return Ok(false);
+    }
     // Nothing there is damage where it was synced; where it was not, the log is behind the index.
-    let synced = marker.synced >= marker.applied;
-    Ok(file.len()? >= marker.position && header.map_or(synced, |h| h.commit == marker.applied))
+    Ok(marker.synced >= marker.applied || unsynced_are_whole(file, marker)?)
+}
+
+/// Whether good frames lie one behind the other up to the marker, not counting what is bad in synced commits.
+fn unsynced_are_whole(file: Arc<dyn FsFile>, marker: Marker) -> io::Result<bool> {
+    let (mut end, mut bad) = (0, false);
+    for found in Scan::new(file, marker.segment(), 0)? {
+        match found? {
+            Found::Frame { position, .. } | Found::Bad { from: position, .. } if position >= marker.position => break,
+            // Bad bytes in front of a frame belong to its commit or an earlier one.
+            Found::Frame { header, .. } if bad && header.commit > marker.synced => return Ok(false),
+            Found::Frame { header, position, .. } => (end, bad) = (position + header.frame_len(), false),
+            Found::Bad { header: Some(header), .. } if header.commit > marker.synced => return Ok(false),
+            Found::Bad { to, header, .. } => (end, bad) = (to, header.is_none()),
+            Found::End { .. } => break,
+        }
+    }
+    Ok(end >= marker.position && !bad)
 }
 
 /// A lost range as a state record.

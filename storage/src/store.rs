@@ -1,5 +1,6 @@
 //! The store: one data directory, opened. Everything callers do goes through [`Store`].
 
+mod lost;
 mod opening;
 
 use std::collections::{BTreeMap, HashMap};
@@ -424,7 +425,7 @@ impl Store {
         let core = Arc::new(core);
         let threads = opening::start_threads(&core, &recovered)?;
         let mut owner = Owner { core: core.clone(), threads: Mutex::new(Some(threads)), report };
-        owner.report.damage = opening::report_damage(&core, &recovered, &lost)?;
+        owner.report.damage = opening::report_damage(&core, &recovered, lost)?;
         Ok(Self { core, owner: Arc::new(owner) })
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use super::lost::{AtRisk, LostRange};
 use super::{Core, OpenError, Options, ThreadBody, Threads};
 use crate::apply::Pending;
 use crate::batch::Records;
@@ -19,14 +20,14 @@ use crate::fs::Fs;
 use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
 use crate::index::{Index, IndexError, StateKeyspace};
 use crate::keeper::Keeper;
-use crate::keys::marker::Marker;
 use crate::log::ReadError;
 use crate::partition::Partition;
 use crate::queue::Queue;
-use crate::recover::{Recovered, Recovery, damage_record, header_at, marker_fits};
+use crate::recover::{Recovered, Recovery, damage_record, marker_fits};
 use crate::segments::Segments;
 use crate::state::{
-    Change, DamageRecord, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION, STATE_TOPIC, StateKey, TopicRecord, value,
+    Change, DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION, STATE_TOPIC, StateKey,
+    TopicRecord, value,
 };
 use crate::topics::{Topic, Topics};
 
@@ -60,18 +61,15 @@ pub(super) fn take_lock(fs: &dyn Fs, options: &Options) -> Result<DirLock, OpenE
     })
 }
 
-/// Rows of the index that name places the log does not have: acknowledged records that are gone.
-pub(super) type Lost = Vec<(PartitionNumber, Offset, DamageRecord)>;
-
 /// Opens the index and brings it to the end of the log; one that does not open or does not belong is built anew.
 pub(super) fn recover(
     fs: &Arc<dyn Fs>,
     segments: &Segments,
     options: &Options,
-) -> Result<(Index, Recovered, Lost), OpenError> {
+) -> Result<(Index, Recovered, Vec<LostRange>), OpenError> {
     let path = options.index_dir.clone().unwrap_or_else(|| options.root.join("index"));
     let io_error = |error| OpenError::Io { path: path.clone(), error };
-    let mut lost = Lost::new();
+    let mut at_risk = AtRisk::default();
     let mut synced = 0;
     let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
         Index::open(&path).and_then(|index| index.marker().map(|marker| (index, marker)))
@@ -82,7 +80,7 @@ pub(super) fn recover(
         Ok(Ok((index, Some(marker)))) => {
             synced = marker.synced;
             tracing::error!("the index is ahead of the log: acknowledged records are missing; it is built anew");
-            lost = rows_without_frames(&index, segments, marker).map_err(OpenError::Index)?;
+            at_risk = AtRisk::of(&index, segments, marker)?;
             drop(index);
             fresh_index(&path).map_err(io_error)??
         }
@@ -96,36 +94,13 @@ pub(super) fn recover(
     };
     let lost_and_found = options.root.join("lost+found");
     let recovered = Recovery::new(fs, segments, &index, &lost_and_found, synced).run()?;
+    let lost = at_risk.lost(&index, &recovered)?;
     Ok((index, recovered, lost))
 }
 
 fn fresh_index(path: &std::path::Path) -> io::Result<Result<Index, OpenError>> {
     crate::fs::remove_tree(path)?;
     Ok(Index::open(path).map_err(OpenError::Index))
-}
-
-/// In the marker's segment and behind it every frame is looked at: a file that was preallocated is long enough even when
-/// its frames never reached the disk.
-fn rows_without_frames(index: &Index, segments: &Segments, marker: Marker) -> Result<Lost, IndexError> {
-    let mut lost = Lost::new();
-    let mut lengths: HashMap<SegmentNumber, u64> = HashMap::new();
-    for row in index.all_batches() {
-        let (key, row) = row?;
-        let segment = row.segment();
-        let len =
-            *lengths.entry(segment).or_insert_with(|| segments.open(segment).and_then(|file| file.len()).unwrap_or(0));
-        let end = row.position + crate::frame::frame_len(row.payload_len);
-        let there = || {
-            let file = segments.open(segment).ok();
-            let header = file.and_then(|file| header_at(file.as_ref(), row.position));
-            header.is_some_and(|h| h.partition == key.partition && h.base_offset == key.base_offset)
-        };
-        if end > len || segment >= marker.segment() && !there() {
-            let next = key.base_offset + i64::from(row.last_offset_delta) + 1;
-            lost.push((key.partition, key.base_offset, DamageRecord::new(next, segment, row.position)));
-        }
-    }
-    Ok(lost)
 }
 
 fn internal(number: PartitionNumber, topic: &str) -> Arc<Partition> {
@@ -215,8 +190,8 @@ fn restore(index: &Index, partition: &Partition) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn stored_damage(index: &Index) -> Result<Lost, OpenError> {
-    let mut damage = Lost::new();
+fn stored_damage(index: &Index) -> Result<Vec<(PartitionNumber, Offset, DamageRecord)>, OpenError> {
+    let mut damage = Vec::new();
     for row in index.state_prefix(StateKeyspace::State, &StateKey::damage()) {
         let (key, bytes) = row?;
         if let (Some(StateKey::Damage(partition, from)), Some(record)) = (StateKey::decode(&key), value(&bytes)) {
@@ -265,7 +240,9 @@ pub(super) fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(),
                     changes.clear();
                 }
             }
-            core.catalogue.apply(end, changes.iter())?;
+            core.catalogue.apply(0, changes.iter())?;
+            // Before state offsets that it was ahead of are given again: a kill must not bring the old entries back.
+            core.catalogue.close(end)?;
         }
     }
     Ok(())
@@ -302,28 +279,34 @@ pub(super) fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<T
 }
 
 /// Names damage found now, and records lost ranges so that they stay named.
-pub(super) fn report_damage(core: &Core, recovered: &Recovered, lost: &Lost) -> Result<Vec<String>, OpenError> {
-    let mut changes = Vec::new();
-    let found = recovered.damage.iter().map(|bad| match bad.lost {
-        Some((partition, from, end)) => (Some((partition, from, damage_record(bad, end))), bad.clone()),
-        None => (None, bad.clone()),
-    });
+pub(super) fn report_damage(
+    core: &Core,
+    recovered: &Recovered,
+    lost: Vec<LostRange>,
+) -> Result<Vec<String>, OpenError> {
     let place = |segment: SegmentNumber, from: u64| format!("segment {segment}, position {from}");
     let mut lines = Vec::new();
-    let mut ranges: Lost = lost.clone();
-    for (range, bad) in found {
-        match range {
-            Some(range) => ranges.push(range),
+    let mut ranges = lost;
+    for bad in &recovered.damage {
+        match bad.lost {
+            Some((partition, from, end)) => {
+                ranges.push(LostRange { partition, name: None, from, record: damage_record(bad, end) });
+            }
             None => lines.push(format!("{}..{}: no frame can be read", place(bad.segment, bad.from), bad.to)),
         }
     }
+    let mut changes = Vec::new();
     let partitions = core.partitions.read().unwrap_or_else(PoisonError::into_inner).clone();
-    for (number, from, record) in ranges {
-        let name = partitions.get(&number).map_or(format!("partition number {}", number.0), |p| p.name().to_string());
+    for LostRange { partition: number, name, from, record } in ranges {
+        let partition = partitions.get(&number);
+        let name = partition.map(|p| p.name()).or(name.as_ref());
+        let name = name.map_or(format!("partition number {}", number.0), ToString::to_string);
         let last = record.end - 1;
         lines.push(format!("{name} offsets {from} to {last} are lost: {}", place(record.segment(), record.position)));
-        changes.push((StateKeyspace::State, Change::put(&StateKey::Damage(number, from), &record)));
-        if let Some(partition) = partitions.get(&number) {
+        // Of state that was never synced nothing is left that would tell of it: it stands as it was before, its offsets
+        // and the numbers of topics that are gone are given again.
+        if let Some(partition) = partition.filter(|p| p.number() >= FIRST_PARTITION) {
+            changes.push((StateKeyspace::State, Change::put(&StateKey::Damage(number, from), &record)));
             note_damage(partition, from, record);
         }
     }
