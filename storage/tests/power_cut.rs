@@ -1,7 +1,7 @@
 //! Power cuts at any moment of random work: whatever was promised before is there after, whole and in order.
 //!
-//! `AZULITE_CUTS` sets how many cuts are made (1,000 when unset). A failing run prints its seed; `AZULITE_SEED` replays
-//! exactly that one.
+//! `AZULITE_CUTS` sets how many cuts are made (1,000 when unset). A failing life prints at once its seed, its last steps
+//! and the whole error; `AZULITE_SEED` leads that life again (the threads' timing is not the seed's to set).
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
 
@@ -12,6 +12,7 @@ use azulite_storage::blobs::Deleted;
 use azulite_storage::ids::TopicPartition;
 use azulite_storage::state::BlobRefKey;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use support::ledger::{Ledger, Line, Register, RequestNumber};
@@ -101,7 +102,7 @@ impl Life {
         match Session::open(&self.fs, small_options(&self.places())) {
             Ok(session) => Ok(Some(session)),
             Err(_) if self.fs.is_off() => Ok(None),
-            Err(e) => Err(format!("the store does not open: {e}")),
+            Err(e) => Err(format!("the store does not open: {}", chain(&e))),
         }
     }
 
@@ -398,18 +399,38 @@ impl Life {
         let rebuilt_in = fast_tempdir();
         let places = Places::below(rebuilt_in.path());
         let rebuilt = Session::open(&self.fs.snapshot(), small_options(&places))
-            .map_err(|e| format!("the index is not rebuilt: {e}"))?;
+            .map_err(|e| format!("the index is not rebuilt: {}", chain(&e)))?;
         same_rows(&session.index_dump()?, &rebuilt.index_dump()?)
     }
 }
 
-fn live(seed: u64, cuts: u64) -> Result<(), String> {
+/// An error with everything below it, and how it is built.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |e| e.source());
+    let texts = sources.map(ToString::to_string).collect::<Vec<_>>();
+    format!("{} ({error:?})", texts.join(", because: "))
+}
+
+/// Leads a life. Whatever ends it before its time, an error or a panic, is printed at once with the seed and the last
+/// steps: a run that is stopped, or that fails once in many thousand cuts, must not take it along.
+fn lead(seed: u64, body: impl FnOnce(&mut Life) -> Result<(), String>) -> Result<(), String> {
     let mut life = Life::new(seed);
-    let result = life.run(cuts);
+    let result = catch_unwind(AssertUnwindSafe(|| body(&mut life)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(format!("panicked: {}", text.unwrap_or_else(|| "without a text".to_owned())))
+    });
     result.map_err(|e| {
         let steps = life.trace.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n  ");
-        format!("AZULITE_SEED={seed}: {e}\n  {steps}")
+        let text = format!("AZULITE_SEED={seed}, after {} cuts: {e}\n  {steps}", life.cuts);
+        eprintln!("{text}");
+        text
     })
+}
+
+fn live(seed: u64, cuts: u64) -> Result<(), String> {
+    lead(seed, |life| life.run(cuts))
 }
 
 #[test]
@@ -435,8 +456,7 @@ fn promises_outlive_power_cuts() {
 }
 
 /// A data directory whose creation is interrupted again and again by kills and power cuts.
-fn come_to_be(seed: u64) -> Result<(), String> {
-    let mut life = Life::new(seed);
+fn come_to_be(life: &mut Life) -> Result<(), String> {
     for _ in 0..life.rng.between(1, 3) {
         life.fs.cut_after(life.rng.between(1, 30));
         drop(life.open()?);
@@ -454,12 +474,11 @@ fn come_to_be(seed: u64) -> Result<(), String> {
     drop(session);
     life.trace.push("cut".to_owned());
     let session = life.open()?.ok_or("no session without a cut")?;
-    life.check(&session).map_err(|e| format!("{e}\n  {}", life.trace.join("\n  ")))
+    life.check(&session)
 }
 
 #[test]
 fn interrupted_creation_keeps_later_promises() {
-    let failures = (0..150).filter_map(|seed| Some(format!("seed {seed}: {}", come_to_be(seed).err()?)));
-    let failures = failures.collect::<Vec<_>>();
+    let failures = (0..150).filter_map(|seed| lead(seed, come_to_be).err()).collect::<Vec<_>>();
     assert!(failures.is_empty(), "{} failed\n{}", failures.len(), failures.join("\n"));
 }
