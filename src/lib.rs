@@ -5,6 +5,7 @@
 //! | [`cli`] | one file per command |
 //! | [`config`], [`serve`] | `appliance.toml` to a checked configuration; start, listeners, stop |
 //! | [`http`] | routes and status codes |
+//! | [`kafka`] | messages of the Kafka protocol |
 //! | [`dispatcher`] | event models, choice of topic, filters, readers |
 //! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
 //! | [`admin`] | what a person may ask about a store |
@@ -21,6 +22,7 @@ pub mod config;
 pub mod dispatcher;
 pub mod http;
 pub mod identify;
+pub mod kafka;
 pub mod metrics;
 mod notify;
 pub mod serve;
