@@ -1,5 +1,8 @@
 //! Keyspace `log`: where each record batch lies.
 
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use super::take;
@@ -39,7 +42,10 @@ impl BatchKey {
 }
 
 /// Value of one record batch: where its frame lies and what is in it, without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+///
+/// The fields in order, as bincode writes them; the append time follows the flags, as the distance from the largest
+/// timestamp, when flag 1 says so. Rows of earlier versions have no such flag and no append time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRow {
     segment: u32,
     /// Place of the frame's header in the segment, bytes from its start.
@@ -50,12 +56,42 @@ pub struct BatchRow {
     pub last_offset_delta: u32,
     /// Largest timestamp in the batch, milliseconds since 1970; -1 for none.
     pub max_timestamp: i64,
-    /// No bits are in use yet.
+    /// No bits but those of this file are in use yet.
     pub flags: u8,
+    append_time_ms: Option<i64>,
+}
+
+/// The append time follows.
+const HAS_APPEND_TIME: u8 = 1;
+
+impl Encode for BatchRow {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let flags = self.flags | if self.append_time_ms.is_some() { HAS_APPEND_TIME } else { 0 };
+        let place = (self.segment, self.position, self.payload_len);
+        (place, self.last_offset_delta, self.max_timestamp, flags).encode(encoder)?;
+        match self.append_time_ms {
+            Some(time) => time.wrapping_sub(self.max_timestamp).encode(encoder),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<Context> Decode<Context> for BatchRow {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (segment, position, payload_len) = Decode::decode(decoder)?;
+        let (last_offset_delta, max_timestamp): (u32, i64) = Decode::decode(decoder)?;
+        let flags = u8::decode(decoder)?;
+        let append_time_ms = match flags & HAS_APPEND_TIME {
+            0 => None,
+            _ => Some(i64::decode(decoder)?.wrapping_add(max_timestamp)),
+        };
+        let flags = flags & !HAS_APPEND_TIME;
+        Ok(Self { segment, position, payload_len, last_offset_delta, max_timestamp, flags, append_time_ms })
+    }
 }
 
 impl BatchRow {
-    /// A row without flags.
+    /// A row without flags and append time.
     #[must_use]
     pub fn new(
         segment: SegmentNumber,
@@ -64,7 +100,26 @@ impl BatchRow {
         last_offset_delta: u32,
         max_timestamp: i64,
     ) -> Self {
-        Self { segment: segment.0, position, payload_len, last_offset_delta, max_timestamp, flags: 0 }
+        let segment = segment.0;
+        Self { segment, position, payload_len, last_offset_delta, max_timestamp, flags: 0, append_time_ms: None }
+    }
+
+    /// The same row with the time its frame was appended, milliseconds since 1970.
+    #[must_use]
+    pub fn appended_at(self, append_time_ms: i64) -> Self {
+        Self { append_time_ms: Some(append_time_ms), ..self }
+    }
+
+    /// When the frame was appended, milliseconds since 1970; `None` in rows of damaged frames and of earlier versions.
+    #[must_use]
+    pub fn append_time_ms(&self) -> Option<i64> {
+        self.append_time_ms
+    }
+
+    /// Offset of the record behind the last one, where the batch begins at `base_offset`.
+    #[must_use]
+    pub fn next_offset(&self, base_offset: Offset) -> Offset {
+        base_offset + i64::from(self.last_offset_delta) + 1
     }
 
     /// The segment that holds the frame.
@@ -86,7 +141,13 @@ mod tests {
         assert_eq!(BatchKey::decode(&key.encode()), Some(key));
         let row = BatchRow::new(SegmentNumber(7), 300, 61, 4, -1);
         assert_eq!(encode_value(&row), [1, 7, 251, 44, 1, 61, 4, 1, 0]);
+        assert_eq!(decode_value(&encode_value(&row)), Some(row), "rows of earlier versions");
+        let row = row.appended_at(4);
+        assert_eq!(encode_value(&row), [1, 7, 251, 44, 1, 61, 4, 1, 1, 10]);
         assert_eq!(decode_value(&encode_value(&row)), Some(row));
+        assert_eq!((row.append_time_ms(), row.next_offset(3)), (Some(4), 8));
+        let far = BatchRow { max_timestamp: i64::MIN, ..row }.appended_at(i64::MAX);
+        assert_eq!(decode_value(&encode_value(&far)), Some(far));
     }
 
     #[test]
