@@ -12,7 +12,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::apply::CommitRows;
-use crate::clock;
 use crate::frame::{FrameHeader, FrameKind, HEADER_LEN, frame_len};
 use crate::fs::is_full;
 use crate::ids::{CommitNumber, Offset, PartitionNumber};
@@ -20,7 +19,7 @@ use crate::index::Rows;
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
 use crate::keys::time::TimeKey;
-use crate::partition::{Partition, TailRow};
+use crate::partition::{Life, Partition, TailRow};
 use crate::queue::{Appended, Lanes, Request};
 use crate::segments::{EDGE_LEN, Prepared, Sealing};
 use crate::state::FIRST_PARTITION;
@@ -102,7 +101,7 @@ impl Committer {
     }
 
     fn commit(&mut self, requests: Vec<Request>) -> io::Result<()> {
-        let requests = self.refuse_data_on_a_full_disk(requests);
+        let requests = refuse_gone(self.refuse_data_on_a_full_disk(requests));
         let (frames, outcomes) = self.plan(requests);
         if frames.is_empty() {
             self.reply(outcomes);
@@ -137,7 +136,7 @@ impl Committer {
 
     /// Gives offsets and places. The ends of the partitions move only when the commit is durable.
     fn plan(&mut self, requests: Vec<Request>) -> (Vec<Planned>, Vec<Outcome>) {
-        self.append_ms = self.append_ms.max(clock::now_ms());
+        self.append_ms = self.append_ms.max(self.core.now_ms());
         let count = requests.len();
         let mut ends: HashMap<PartitionNumber, Offset> = HashMap::with_capacity(count);
         let (mut frames, mut outcomes) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -149,6 +148,7 @@ impl Committer {
                 let partition = append.partition;
                 let end = ends.entry(partition.number()).or_insert_with(|| partition.offsets().high_watermark);
                 let base_offset = *end;
+                let payload = append.batch.place(base_offset, partition.leader_epoch());
                 *end += i64::from(header.last_offset_delta) + 1;
                 appended.push(Appended { base_offset, append_time_ms: self.append_ms });
                 frames.push(Planned {
@@ -156,7 +156,7 @@ impl Committer {
                     base_offset,
                     last_offset_delta: u32::try_from(header.last_offset_delta).unwrap_or(0),
                     max_timestamp: header.max_timestamp,
-                    payload: append.batch.place(base_offset, 0),
+                    payload,
                     position: 0,
                 });
             }
@@ -253,7 +253,8 @@ impl Committer {
                 frame.payload_len(),
                 frame.last_offset_delta,
                 frame.max_timestamp,
-            );
+            )
+            .appended_at(self.append_ms);
             if frame.partition.gets_time_row(frame.max_timestamp) {
                 rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
             }
@@ -306,6 +307,19 @@ enum WriteError {
     Refused(io::Error),
     /// Nothing more can be trusted.
     Fatal(io::Error),
+}
+
+/// Fails what is for a topic that is deleted, or about to be: its tombstone is then in this commit or in a later one, so
+/// that no frame ever lies behind it.
+fn refuse_gone(requests: Vec<Request>) -> Vec<Request> {
+    let keep = |request: Request| {
+        let mut appends = request.appends.iter();
+        let Some(gone) = appends.find(|append| append.partition.life() != Life::Live) else { return Some(request) };
+        let partition = gone.partition.name().clone();
+        (request.done)(Err(AppendError::Gone { partition }));
+        None
+    };
+    requests.into_iter().filter_map(keep).collect()
 }
 
 fn is_state(request: &Request) -> bool {

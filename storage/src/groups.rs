@@ -29,6 +29,14 @@ pub enum CommitOffsetsError {
         /// Its length.
         len: usize,
     },
+    /// There is no such topic.
+    #[error("group {group:.80}: there is no topic {topic:.80}")]
+    UnknownTopic {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+    },
     /// The change could not be committed.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -40,7 +48,8 @@ impl Store {
     /// # Durability
     /// `done` gets `Ok` only once they are durable.
     /// # Errors
-    /// [`CommitOffsetsError::TooLong`] at once, with nothing queued; the rest through `done`.
+    /// [`CommitOffsetsError::TooLong`] and [`CommitOffsetsError::UnknownTopic`] at once, with nothing queued; the rest
+    /// through `done`.
     pub fn commit_offsets(
         &self,
         group: &str,
@@ -62,6 +71,14 @@ impl Store {
         }
         for (name, value) in values {
             changes.push((StateKeyspace::State, Change::kv(&name, value)));
+        }
+        // Held until the change is queued: a topic that is deleted leaves the registry first, then its positions are
+        // removed behind whatever is queued.
+        let topics = self.core.topics.read();
+        let unknown = |place: &&TopicPartition| !topics.by_name.contains_key(&place.topic);
+        let mut kept = offsets.iter().filter(|(_, committed)| committed.is_some()).map(|(place, _)| place);
+        if let Some(TopicPartition { topic, .. }) = kept.find(unknown) {
+            return Err(CommitOffsetsError::UnknownTopic { group: group.to_owned(), topic: topic.clone() });
         }
         self.core.change(changes, false, done);
         Ok(())

@@ -139,6 +139,59 @@ impl Index {
         Ok(batch.commit()?)
     }
 
+    /// Takes rows of batches out, all or nothing. The marker stays: rows that recovery puts in again are taken out
+    /// again.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn remove(&self, batches: &[BatchKey], times: &[TimeKey]) -> Result<(), IndexError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        batches.iter().for_each(|key| batch.remove(&self.log, key.encode()));
+        times.iter().for_each(|key| batch.remove(&self.time, key.encode()));
+        Ok(batch.commit()?)
+    }
+
+    /// The keyspaces whose keys begin with a partition number.
+    fn by_partition(&self) -> [&Keyspace; 2] {
+        [&self.log, &self.time]
+    }
+
+    /// Takes out up to `limit` rows of a partition whose topic is gone, whatever they are. Returns how many it found:
+    /// fewer than `limit` when none is left.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn remove_partition(&self, partition: PartitionNumber, limit: usize) -> Result<usize, IndexError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        let mut found = 0;
+        for keyspace in self.by_partition() {
+            for guard in keyspace.prefix(partition.0.to_be_bytes()).take(limit - found) {
+                batch.remove(keyspace, guard.key()?);
+                found += 1;
+            }
+        }
+        if found > 0 {
+            batch.commit()?;
+        }
+        Ok(found)
+    }
+
+    /// The lowest partition number from `from` on that has a row.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn partition_from(&self, from: PartitionNumber) -> Result<Option<PartitionNumber>, IndexError> {
+        let mut lowest = None;
+        for keyspace in self.by_partition() {
+            let Some(guard) = keyspace.range(from.0.to_be_bytes()..).next() else { continue };
+            let key = guard.key()?;
+            let number = key.first_chunk().map(|bytes| PartitionNumber(u32::from_be_bytes(*bytes)));
+            let number = number.ok_or_else(|| damaged("log or time", &key))?;
+            lowest = Some(lowest.map_or(number, |lowest: PartitionNumber| lowest.min(number)));
+        }
+        Ok(lowest)
+    }
+
     fn keyspace(&self, keyspace: StateKeyspace) -> &Keyspace {
         match keyspace {
             StateKeyspace::State => &self.state,
@@ -200,6 +253,17 @@ impl Index {
         self.log.range(low..=high).map(|guard| batch_row(guard).map(|(key, row)| (key.base_offset, row)))
     }
 
+    /// Time rows of one partition in time order: timestamp and the batch each names.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub fn time_rows(
+        &self,
+        partition: PartitionNumber,
+    ) -> impl Iterator<Item = Result<(i64, Offset), IndexError>> + use<> {
+        self.time.prefix(partition.0.to_be_bytes()).map(time_row)
+    }
+
     /// Every row of keyspace `log`, for checks that walk it whole.
     ///
     /// # Errors
@@ -227,9 +291,7 @@ impl Index {
     ) -> Result<Option<(i64, Offset)>, IndexError> {
         let key = |timestamp| TimeKey { partition, timestamp }.encode();
         let Some(guard) = self.time.range(key(i64::MIN)..=key(timestamp)).next_back() else { return Ok(None) };
-        let (key, value) = guard.into_inner()?;
-        let row = TimeKey::decode(&key).zip(decode_offset(&value));
-        row.map(|(k, offset)| Some((k.timestamp, offset))).ok_or_else(|| damaged("time", &key))
+        time_row(guard).map(Some)
     }
 
     /// Every row of every keyspace but the marker, sorted: for tests that compare two indexes.
@@ -262,6 +324,12 @@ fn pair(guard: Guard) -> Result<(Bytes, Bytes), IndexError> {
 fn batch_row(guard: Guard) -> Result<(BatchKey, BatchRow), IndexError> {
     let (key, value) = guard.into_inner()?;
     BatchKey::decode(&key).zip(decode_value(&value)).ok_or_else(|| damaged("log", &key))
+}
+
+fn time_row(guard: Guard) -> Result<(i64, Offset), IndexError> {
+    let (key, value) = guard.into_inner()?;
+    let row = TimeKey::decode(&key).zip(decode_offset(&value));
+    row.map(|(k, offset)| (k.timestamp, offset)).ok_or_else(|| damaged("time", &key))
 }
 
 fn damaged(keyspace: &'static str, key: &[u8]) -> IndexError {

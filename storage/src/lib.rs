@@ -28,13 +28,16 @@ pub mod index;
 mod keeper;
 pub mod keys;
 pub mod log;
+pub mod maintenance;
 pub mod offsets;
 pub mod partition;
 pub mod queue;
 pub mod recover;
+pub mod retention;
 pub mod segments;
 pub mod state;
 pub mod store;
+mod sweep;
 pub mod topics;
 
 pub use batch::{BatchBuilder, CheckedBatch, Record, RecordHeader, Records};

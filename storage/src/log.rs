@@ -45,6 +45,12 @@ pub enum ReadError {
         /// Where in it, bytes from its start.
         position: u64,
     },
+    /// The topic has been deleted.
+    #[error("{partition}: the topic has been deleted")]
+    Gone {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// A batch whose frame is good does not read as one.
     #[error("{partition}: the batch at offset {offset} cannot be read: {reason}")]
     Batch {
@@ -74,11 +80,11 @@ impl ReadError {
     }
 }
 
-/// A batch to be read.
+/// A batch and where it lies.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    base_offset: Offset,
-    row: BatchRow,
+pub(crate) struct Place {
+    pub(crate) base_offset: Offset,
+    pub(crate) row: BatchRow,
 }
 
 impl Place {
@@ -95,12 +101,17 @@ impl Place {
     }
 }
 
+/// Rows not in the index yet that are looked at when all are asked for.
+const TAIL_ROWS: usize = 8192;
 /// Bytes read from a segment at once, at most, unless a single batch is larger.
 const RUN_BYTES: u64 = 1 << 20;
 
 impl Core {
     /// Whole batches from the one that holds `from` on, up to about `max_bytes` and always at least one.
     pub(crate) fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
+        if partition.is_gone() {
+            return Err(ReadError::Gone { partition: partition.name().clone() });
+        }
         let offsets = partition.offsets();
         let allowed = offsets.log_start..offsets.high_watermark;
         if from == allowed.end {
@@ -109,11 +120,28 @@ impl Core {
         if !allowed.contains(&from) {
             return Err(ReadError::OutOfRange { partition: partition.name().clone(), offset: from, allowed });
         }
+        let read = self.read_within(partition, from, max_bytes, allowed.end);
+        // What went missing meanwhile because it was deleted is not damage.
+        match read {
+            Err(ReadError::Damaged { .. }) if partition.is_gone() || from < partition.offsets().log_start => {
+                self.read(partition, from, max_bytes)
+            }
+            read => read,
+        }
+    }
+
+    fn read_within(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        max_bytes: usize,
+        end: Offset,
+    ) -> Result<Vec<Bytes>, ReadError> {
         let places = self.places(partition, from, max_bytes)?;
         let places = before_gap(partition, from, &places)?;
         let batches = self.batches(partition, places)?;
         if batches.is_empty() {
-            return Err(self.nothing_there(partition, from, allowed.end)?);
+            return Err(self.nothing_there(partition, from, end)?);
         }
         Ok(batches)
     }
@@ -151,6 +179,26 @@ impl Core {
         let end = next.map_or(end, |(base, _)| base).max(from + 1);
         let (partition, segment) = (partition.name().clone(), SegmentNumber(0));
         Ok(ReadError::Damaged { partition, from, end, segment, position: 0 })
+    }
+
+    /// Every batch from the one that holds `from` on, without reading any.
+    pub(crate) fn rows_from(
+        &self,
+        partition: &Partition,
+        from: Offset,
+    ) -> Result<impl Iterator<Item = Result<Place, IndexError>> + use<>, IndexError> {
+        let tail: Vec<_> = {
+            let tail = partition.tail();
+            let rows = tail.iter().filter(|row| row.last() >= from).take(TAIL_ROWS);
+            rows.map(|row| Place { base_offset: row.base_offset, row: row.row }).collect()
+        };
+        let tail_start = tail.first().map_or(Offset::MAX, |place| place.base_offset);
+        let first = self.index.batch_at_or_before(partition.number(), from)?;
+        let start = first.map_or(from, |(base, row)| if row.next_offset(base) > from { base } else { from });
+        let rows = self.index.batches_from(partition.number(), start);
+        let rows = rows.map(|row| row.map(|(base_offset, row)| Place { base_offset, row }));
+        let before_tail = rows.take_while(move |row| !matches!(row, Ok(place) if place.base_offset >= tail_start));
+        Ok(before_tail.chain(tail.into_iter().map(Ok)))
     }
 
     /// Where the batches lie: from the index, then from the tail that has not reached it yet.
@@ -335,12 +383,23 @@ impl Store {
     /// # Errors
     /// See [`ReadError`].
     pub fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError> {
+        if partition.is_gone() {
+            return Err(ReadError::Gone { partition: partition.name().clone() });
+        }
         let offsets = partition.offsets();
         let mut from = offsets.log_start;
         // A batch that says it reaches the time may have lost the record that did: then the next one is asked.
         while let Some(base) = self.core.batch_for_time(partition, timestamp, from)? {
             let (start, bad) = (base.max(from), |error: &BatchError| ReadError::batch(partition, base, error));
-            for batch in self.core.read(partition, start, 1)? {
+            let batches = match self.core.read(partition, start, 1) {
+                // The log start moved meanwhile.
+                Err(ReadError::OutOfRange { allowed, .. }) if allowed.start > start => {
+                    from = allowed.start;
+                    continue;
+                }
+                batches => batches?,
+            };
+            for batch in batches {
                 let records = Records::of(&batch).map_err(|error| bad(&error))?;
                 from = from.max(records.header().last_offset() + 1);
                 for record in records {

@@ -4,7 +4,7 @@
 //! is the last batch's base offset + last offset delta + 1). The committer alone moves the ends.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ids::{CommitNumber, Offset, PartitionNumber, TopicPartition};
@@ -49,6 +49,26 @@ pub struct Damage {
     pub record: DamageRecord,
 }
 
+/// A leader epoch and the offset where it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderEpoch {
+    /// 0 for life, one more for each restore or repair.
+    pub epoch: i32,
+    /// The first offset of that epoch.
+    pub start: Offset,
+}
+
+/// Whether a partition still takes records and answers reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// As usual.
+    Live,
+    /// Its topic is being deleted: nothing more is appended.
+    Closing,
+    /// Its topic is deleted, and that is durable.
+    Gone,
+}
+
 /// One partition of one topic.
 #[derive(Debug)]
 pub struct Partition {
@@ -57,6 +77,15 @@ pub struct Partition {
     log_start: AtomicI64,
     high_watermark: AtomicI64,
     last_time_row: AtomicI64,
+    /// Payload bytes of all rows: counted by the committer as they come and by upkeep as they go.
+    bytes: AtomicI64,
+    /// The high watermark at the opening: batches below it are counted afterwards.
+    counted_from: AtomicI64,
+    counted: AtomicBool,
+    swept_below: AtomicI64,
+    life: AtomicU8,
+    /// Behind epoch 0; empty for nearly all partitions.
+    epochs: Mutex<Vec<LeaderEpoch>>,
     tail: Mutex<VecDeque<TailRow>>,
     damage: Mutex<Vec<(Offset, DamageRecord)>>,
 }
@@ -69,6 +98,12 @@ impl Partition {
             log_start: AtomicI64::new(0),
             high_watermark: AtomicI64::new(0),
             last_time_row: AtomicI64::new(-1),
+            bytes: AtomicI64::new(0),
+            counted_from: AtomicI64::new(0),
+            counted: AtomicBool::new(true),
+            swept_below: AtomicI64::new(0),
+            life: AtomicU8::new(0),
+            epochs: Mutex::default(),
             tail: Mutex::default(),
             damage: Mutex::default(),
         }
@@ -89,8 +124,9 @@ impl Partition {
     /// Its ends now.
     #[must_use]
     pub fn offsets(&self) -> PartitionOffsets {
-        let high_watermark = self.high_watermark.load(Ordering::Acquire);
+        // In this order: the log start may move up to the high watermark in between, and that only grows.
         let log_start = self.log_start.load(Ordering::Acquire);
+        let high_watermark = self.high_watermark.load(Ordering::Acquire);
         PartitionOffsets { log_start, last_stable: high_watermark, high_watermark }
     }
 
@@ -98,7 +134,107 @@ impl Partition {
     pub(crate) fn restore(&self, log_start: Offset, end: Offset, last_time_row: Option<i64>) {
         self.log_start.store(log_start, Ordering::Release);
         self.high_watermark.store(end.max(log_start), Ordering::Release);
+        self.counted_from.store(end.max(log_start), Ordering::Release);
+        self.counted.store(end.max(log_start) == 0, Ordering::Release);
         self.last_time_row.store(last_time_row.unwrap_or(-1), Ordering::Release);
+    }
+
+    /// Recovery found that offsets up to `end` were given and lost.
+    pub(crate) fn extend_to(&self, end: Offset) {
+        self.high_watermark.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// Moves the log start forward, once that is durable; never back.
+    pub(crate) fn start_at(&self, log_start: Offset) {
+        self.log_start.fetch_max(log_start, Ordering::AcqRel);
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.retain(|(_, record)| record.end > log_start);
+    }
+
+    /// True once its topic is deleted: nothing is appended or read any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.life() == Life::Gone
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Live,
+            1 => Life::Closing,
+            _ => Life::Gone,
+        }
+    }
+
+    pub(crate) fn set_life(&self, life: Life) {
+        let byte = match life {
+            Life::Live => 0,
+            Life::Closing => 1,
+            Life::Gone => 2,
+        };
+        self.life.store(byte, Ordering::Release);
+    }
+
+    /// Bytes of the record batches it holds, about: what lies below the log start counts until it is swept, and after a
+    /// start it takes a moment until the batches of earlier runs are counted.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        u64::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// [`Partition::size_bytes`] once everything is counted and nothing lies below the log start.
+    pub(crate) fn exact_bytes(&self) -> Option<u64> {
+        let swept = self.swept_below() >= self.log_start.load(Ordering::Acquire);
+        (swept && self.counted.load(Ordering::Acquire)).then(|| self.size_bytes())
+    }
+
+    /// No batch that ends below this offset has a row.
+    pub(crate) fn swept_below(&self) -> Offset {
+        self.swept_below.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_swept(&self, below: Offset) {
+        self.swept_below.store(below, Ordering::Release);
+    }
+
+    /// Where counting the batches of earlier runs ends.
+    pub(crate) fn counted_from(&self) -> Offset {
+        self.counted_from.load(Ordering::Acquire)
+    }
+
+    /// The batches of earlier runs are counted.
+    pub(crate) fn set_counted(&self) {
+        self.counted.store(true, Ordering::Release);
+    }
+
+    /// Corrects [`Partition::size_bytes`] for rows found, removed or shrunk.
+    pub(crate) fn count_bytes(&self, change: i64) {
+        self.bytes.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// The leader epoch that records are appended with (`kafka.md` 3.8).
+    #[must_use]
+    pub fn leader_epoch(&self) -> i32 {
+        self.epochs().last().map_or(0, |last| last.epoch)
+    }
+
+    /// What a client that has records of epoch `requested` may keep: the largest epoch up to that one, and one past its
+    /// last offset. `None` for an epoch that has not been.
+    #[must_use]
+    pub fn end_of_epoch(&self, requested: i32) -> Option<(i32, Offset)> {
+        let epochs = self.epochs();
+        let current = epochs.last().map_or(0, |last| last.epoch);
+        if requested < 0 || requested > current {
+            return None;
+        }
+        let behind = epochs.partition_point(|epoch| epoch.epoch <= requested);
+        let epoch = behind.checked_sub(1).and_then(|last| epochs.get(last)).map_or(0, |last| last.epoch);
+        let end = epochs.get(behind).map(|next| next.start);
+        drop(epochs);
+        Some((epoch, end.unwrap_or_else(|| self.offsets().high_watermark)))
+    }
+
+    pub(crate) fn epochs(&self) -> MutexGuard<'_, Vec<LeaderEpoch>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Timestamp of the last time row; -1 for none.
@@ -122,6 +258,7 @@ impl Partition {
         for row in rows {
             assert_eq!(row.base_offset, end, "DENSE: {}", self.name);
             end = row.last() + 1;
+            self.count_bytes(i64::from(row.row.payload_len));
             tail.push_back(row);
         }
         self.high_watermark.store(end, Ordering::Release);
@@ -165,5 +302,23 @@ impl Partition {
             record: record.clone(),
         };
         damage.iter().map(named).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_epoch_is_where_the_next_one_began() {
+        let partition = Partition::new(PartitionNumber(2), TopicPartition { topic: "t".into(), partition: 0 });
+        partition.restore(0, 50, None);
+        assert_eq!((partition.leader_epoch(), partition.end_of_epoch(0)), (0, Some((0, 50))));
+        assert_eq!((partition.end_of_epoch(1), partition.end_of_epoch(-1)), (None, None));
+        partition.epochs().extend([LeaderEpoch { epoch: 1, start: 10 }, LeaderEpoch { epoch: 4, start: 30 }]);
+        assert_eq!(partition.leader_epoch(), 4);
+        let ends = (0..6).map(|epoch| partition.end_of_epoch(epoch)).collect::<Vec<_>>();
+        let between = Some((1, 30));
+        assert_eq!(ends, [Some((0, 10)), between, between, between, Some((4, 50)), None]);
     }
 }

@@ -14,12 +14,12 @@ use crate::batch::{BatchHeader, Records};
 use crate::frame::{ALIGNMENT, FrameHeader, FrameKind};
 use crate::fs::{Fs, FsFile, read_exact_at};
 use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber};
-use crate::index::{Index, Rows, StateKeyspace};
+use crate::index::{Index, IndexError, Rows, StateKeyspace};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
 use crate::keys::time::{TimeKey, enters_new_second};
 use crate::segments::{EDGE_LEN, Found, Scan, Sealing, Segments};
-use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTITION};
+use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTITION, StateKey, value};
 use crate::store::OpenError;
 
 /// How many full segments may wait to be sealed when the process ends.
@@ -377,7 +377,9 @@ impl<'a> Recovery<'a> {
             return Ok(*end);
         }
         let last = self.index.batch_at_or_before(partition, Offset::MAX)?;
-        let offset = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
+        // Rows below the log start may have been swept.
+        let log_start = log_start(self.index, partition)?;
+        let offset = last.map_or(0, |(base, row)| row.next_offset(base)).max(log_start);
         let place = last.map_or((SegmentNumber(0), 0), |(_, row)| (row.segment(), row.position));
         let end = End { offset, last_time_row: self.index.last_time_row(partition)?.unwrap_or(-1), place };
         self.ends.insert(partition, end);
@@ -396,7 +398,8 @@ impl<'a> Recovery<'a> {
             self.rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
         }
         self.ends.insert(partition, end);
-        let row = BatchRow::new(segment, frame.position, payload_len, last_offset_delta, frame.max_timestamp);
+        let row = BatchRow::new(segment, frame.position, payload_len, last_offset_delta, frame.max_timestamp)
+            .appended_at(frame.header.append_time_ms);
         self.rows.batches.push((BatchKey { partition, base_offset }, row));
         match &frame.state {
             Some(batch) => self.state_rows(segment, frame, batch),
@@ -600,6 +603,12 @@ fn unsynced_are_whole(file: Arc<dyn FsFile>, marker: Marker) -> io::Result<bool>
         }
     }
     Ok(end >= marker.position && !bad)
+}
+
+/// Where a partition begins, as the index says.
+pub(crate) fn log_start(index: &Index, partition: PartitionNumber) -> Result<Offset, IndexError> {
+    let row = index.state(StateKeyspace::State, &StateKey::LogStart(partition).encode())?;
+    Ok(row.and_then(|bytes| value::<i64>(&bytes)).unwrap_or(0))
 }
 
 /// A lost range as a state record.

@@ -31,6 +31,8 @@ enum KeyType {
     Damage = 4,
     LogStart = 5,
     Kv = 6,
+    Epochs = 7,
+    ClockHold = 8,
 }
 
 impl KeyType {
@@ -42,6 +44,8 @@ impl KeyType {
             Self::Damage => 4,
             Self::LogStart => 5,
             Self::Kv => 6,
+            Self::Epochs => 7,
+            Self::ClockHold => 8,
         }
     }
 }
@@ -61,6 +65,10 @@ pub enum StateKey {
     LogStart(PartitionNumber),
     /// Something the storage layer keeps for its callers.
     Kv(Vec<u8>),
+    /// The leader epochs of a partition.
+    Epochs(PartitionNumber),
+    /// Retention by time waits because the clock is not trusted.
+    ClockHold,
 }
 
 /// Names one stored blob as clients see it.
@@ -105,6 +113,8 @@ impl StateKey {
             }
             Self::LogStart(partition) => with(KeyType::LogStart, &partition.0.to_be_bytes()),
             Self::Kv(name) => with(KeyType::Kv, name),
+            Self::Epochs(partition) => with(KeyType::Epochs, &partition.0.to_be_bytes()),
+            Self::ClockHold => with(KeyType::ClockHold, &[]),
         }
     }
 
@@ -122,6 +132,8 @@ impl StateKey {
             ),
             5 => Self::LogStart(PartitionNumber(u32::from_be_bytes(take(&mut rest)?))),
             6 => return Some(Self::Kv(rest.to_vec())),
+            7 => Self::Epochs(PartitionNumber(u32::from_be_bytes(take(&mut rest)?))),
+            8 => Self::ClockHold,
             _ => return None,
         };
         rest.is_empty().then_some(key)
@@ -206,6 +218,11 @@ pub struct BlobRecord {
     pub description: Vec<u8>,
 }
 
+/// The leader epochs of a partition: each with the offset where it began, both rising. Epoch 0, from offset 0 on, is
+/// not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct EpochsRecord(pub Vec<(i32, i64)>);
+
 /// A range of offsets that was acknowledged and is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DamageRecord {
@@ -280,12 +297,14 @@ mod tests {
             (StateKey::Damage(PartitionNumber(2), 3), vec![4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3]),
             (StateKey::LogStart(PartitionNumber(2)), vec![5, 0, 0, 0, 2]),
             (StateKey::Kv(b"x".to_vec()), vec![6, b'x']),
+            (StateKey::Epochs(PartitionNumber(2)), vec![7, 0, 0, 0, 2]),
+            (StateKey::ClockHold, vec![8]),
         ];
         for (key, golden) in cases {
             assert_eq!(key.encode(), golden);
             assert_eq!(StateKey::decode(&golden), Some(key));
         }
-        for bad in [&[][..], &[0], &[7, 1], &[2, 0], &[3, 1], &[4, 0], &[5, 0, 0, 0, 2, 0], &[1, 0xff]] {
+        for bad in [&[][..], &[0], &[7, 1], &[8, 0], &[9], &[2, 0], &[3, 1], &[4, 0], &[5, 0, 0, 0, 2, 0], &[1, 0xff]] {
             assert_eq!(StateKey::decode(bad), None, "{bad:?}");
         }
     }
@@ -308,5 +327,6 @@ mod tests {
         let blob = BlobRecord { size: 3, stored_ms: 4, description: vec![7] };
         assert_eq!(encode_value(&blob), [1, 3, 8, 1, 7]);
         assert_eq!(encode_value(&DamageRecord::new(4, SegmentNumber(2), 9)), [1, 8, 2, 9]);
+        assert_eq!(encode_value(&EpochsRecord(vec![(1, 4)])), [1, 1, 2, 8]);
     }
 }

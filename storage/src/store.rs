@@ -6,10 +6,10 @@ mod opening;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -21,10 +21,11 @@ use crate::catalogue::{Catalogue, CatalogueError, Replay};
 use crate::clock;
 use crate::format::{self, DirLock, FormatError};
 use crate::fs::{Fs, is_full};
-use crate::ids::{Offset, PartitionNumber, SegmentNumber};
+use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
 use crate::index::{Index, IndexError, IndexRow, StateKeyspace};
 use crate::keeper::Keeper;
 use crate::log::ReadError;
+use crate::maintenance::Maintenance;
 use crate::partition::{Damage, Partition};
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
 use crate::segments::Segments;
@@ -68,7 +69,15 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Called once when the store has stopped itself: nothing more is acknowledged, the process should end.
     pub on_fatal: Option<OnFatal>,
+    /// The longest time between two looks of retention at a partition. `None`: nothing is done in the background, only
+    /// by [`Store::maintain`].
+    pub maintenance: Option<Duration>,
+    /// Reads the wall clock, milliseconds since 1970.
+    pub clock: Clock,
 }
+
+/// Reads the wall clock.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -91,6 +100,8 @@ impl Options {
             cache_bytes: 16 << 20,
             reserve_bytes: 0,
             on_fatal: None,
+            maintenance: None,
+            clock: Arc::new(clock::now_ms),
         }
     }
 }
@@ -186,6 +197,12 @@ pub enum AppendError {
         /// What it said.
         reason: String,
     },
+    /// The topic has been deleted.
+    #[error("{partition}: the topic has been deleted")]
+    Gone {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// A batch could not be built: a record is too large.
     #[error("a record batch may hold at most 2 GiB")]
     TooLarge,
@@ -218,6 +235,13 @@ pub(crate) struct Core {
     pub(crate) partitions: RwLock<HashMap<PartitionNumber, Arc<Partition>>>,
     pub(crate) topics: Topics,
     pub(crate) synced: AtomicU64,
+    pub(crate) maintenance: Maintenance,
+    /// When the newest frame found at the opening was appended, milliseconds since 1970; 0 when there was none.
+    pub(crate) newest_append_ms: i64,
+    /// Retention by time waits, and that is kept.
+    pub(crate) clock_held: AtomicBool,
+    /// For the time since.
+    pub(crate) opened: Instant,
     listener: OnceLock<Listener>,
     fatal: Mutex<Option<String>>,
     /// Declared last, so that the engines above have let go of their folders before the lock is.
@@ -229,6 +253,18 @@ impl Core {
         if let Some(listener) = self.listener.get() {
             listener(partitions);
         }
+    }
+
+    /// The wall clock.
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.options.clock)()
+    }
+
+    /// Waits until everything committed so far is in the index; false when the store has stopped.
+    pub(crate) fn settle(&self) -> bool {
+        // A commit is answered just before it is handed to the applier, and the next one is begun after that.
+        let answered = self.change_wait(Vec::new(), false).is_ok();
+        self.pending.flush() && answered
     }
 
     /// Stops taking anything in, fails what waits, tells the owner. The first reason counts.
@@ -245,6 +281,7 @@ impl Core {
         self.queue.drain().into_iter().for_each(|request| (request.done)(Err(error.clone())));
         self.pending.stop();
         self.keeper.stop();
+        self.maintenance.stop();
         if let Some(on_fatal) = &self.options.on_fatal {
             on_fatal(reason);
         }
@@ -269,7 +306,7 @@ impl Core {
             [(StateKeyspace::State, &self.state_partition), (StateKeyspace::Groups, &self.offsets_partition)]
         {
             let of_this = changes.iter().filter(|(k, _)| *k == keyspace).map(|(_, change)| change);
-            match state_batch(of_this) {
+            match state_batch(of_this, self.now_ms()) {
                 Ok(Some(batch)) => appends.push(Append { partition: partition.clone(), batch }),
                 Ok(None) => {}
                 Err(error) => return done(Err(error)),
@@ -291,9 +328,8 @@ impl Core {
     }
 }
 
-fn state_batch<'a>(changes: impl Iterator<Item = &'a Change>) -> Result<Option<CheckedBatch>, AppendError> {
+fn state_batch<'a>(changes: impl Iterator<Item = &'a Change>, now: i64) -> Result<Option<CheckedBatch>, AppendError> {
     let mut builder = BatchBuilder::default();
-    let now = clock::now_ms();
     changes.for_each(|change| builder.push(now, Some(&change.key), change.value.as_deref()));
     if builder.is_empty() {
         return Ok(None);
@@ -355,6 +391,7 @@ struct Threads {
     applier: JoinHandle<()>,
     keeper: JoinHandle<()>,
     catalogue: JoinHandle<()>,
+    maintenance: Option<JoinHandle<()>>,
 }
 
 impl Drop for Owner {
@@ -368,6 +405,7 @@ impl Owner {
     fn close(&self) {
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let core = &self.core;
+        core.maintenance.stop();
         core.queue.close(AppendError::Closed);
         let joined = |thread: JoinHandle<()>, name| {
             if thread.join().is_err() {
@@ -375,6 +413,7 @@ impl Owner {
             }
         };
         joined(threads.committer, "committer");
+        threads.maintenance.into_iter().for_each(|thread| joined(thread, "maintenance"));
         core.pending.stop();
         joined(threads.applier, "applier");
         core.keeper.stop();
@@ -453,7 +492,14 @@ impl Store {
         self.core.keeper.disk_full()
     }
 
-    /// Has `listener` called after every commit, on the committer thread, with the partitions that grew. Once only.
+    /// True while retention by time waits because the wall clock is not trusted.
+    #[must_use]
+    pub fn retention_waits(&self) -> bool {
+        self.core.clock_held.load(Ordering::Relaxed)
+    }
+
+    /// Has `listener` called after every commit, on the committer thread, with the partitions that grew, and after
+    /// a deletion with those that are gone. Once only.
     pub fn on_commit(&self, listener: impl Fn(&[PartitionNumber]) + Send + Sync + 'static) {
         let first = self.core.listener.set(Box::new(listener)).is_ok();
         assert!(first, "on_commit is called once");
@@ -517,7 +563,7 @@ impl Store {
     /// # Errors
     /// See [`IndexError`].
     pub fn index_dump(&self) -> Result<Vec<IndexRow>, IndexError> {
-        self.core.pending.flush();
+        self.core.settle();
         self.core.index.dump()
     }
 }

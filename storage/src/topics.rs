@@ -1,15 +1,23 @@
 //! Topics: the registry in memory and its changes.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+mod change;
+mod log_start;
+mod settings;
 
-use crate::clock;
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use change::{ConfigChange, MAX_CONFIG_BYTES, TopicError};
+pub use log_start::DeleteRecordsError;
+pub use settings::{CleanupPolicy, TimestampType, TopicSettings};
+
 use crate::ids::{PartitionIndex, PartitionNumber, TopicId, TopicPartition};
 use crate::index::{IndexError, StateKeyspace};
 use crate::partition::Partition;
 use crate::segments::random_u64;
 use crate::state::{Change, Counters, StateKey, TopicRecord, value};
-use crate::store::{AppendError, Store};
+use crate::store::{AppendError, Core, Store};
 
 /// The longest legal topic name, in bytes.
 pub const MAX_TOPIC_NAME: usize = 249;
@@ -31,25 +39,66 @@ pub struct Topic {
     pub created_ms: i64,
     /// True for topics the store keeps for itself.
     pub internal: bool,
+    /// What the store itself acts on of the configuration.
+    pub settings: TopicSettings,
+    view: View,
+}
+
+/// See [`Topic::view`].
+#[derive(Default)]
+struct View(OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.get().is_some() { "View" } else { "none" })
+    }
 }
 
 impl Topic {
+    /// What the caller makes of the configuration, made once for each change of it. There is one such view: all callers
+    /// ask for the same type.
+    pub fn view<T: Any + Send + Sync>(&self, make: impl Fn(&Self) -> T) -> Arc<T> {
+        let view = self.view.0.get_or_init(|| Arc::new(make(self))).clone();
+        view.downcast().unwrap_or_else(|_| Arc::new(make(self)))
+    }
+
     pub(crate) fn internal(partition: Arc<Partition>, id: u8) -> Self {
         let config = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
         let name = partition.name().topic.clone();
         let mut bytes = [0; 16];
         bytes[15] = id;
-        Self { name, id: TopicId(bytes), partitions: vec![partition], config, created_ms: 0, internal: true }
+        let settings = TopicSettings::read(&TopicSettings::default(), &config);
+        let (id, partitions, view) = (TopicId(bytes), vec![partition], View::default());
+        Self { name, id, partitions, config, created_ms: 0, internal: true, settings, view }
     }
 
-    pub(crate) fn from_record(name: &str, record: &TopicRecord) -> Self {
+    pub(crate) fn from_record(name: &str, record: &TopicRecord, defaults: &TopicSettings) -> Self {
         let partition = |(index, number)| {
             let name = TopicPartition { topic: name.to_owned(), partition: index };
             Arc::new(Partition::new(number, name))
         };
         let partitions = (0..).zip(record.partitions()).map(partition).collect();
         let (id, config, created_ms) = (record.id(), record.config.clone(), record.created_ms);
-        Self { name: name.to_owned(), id, partitions, config, created_ms, internal: false }
+        let settings = TopicSettings::read(defaults, &config);
+        let (name, view) = (name.to_owned(), View::default());
+        Self { name, id, partitions, config, created_ms, internal: false, settings, view }
+    }
+
+    /// The same topic with other partitions, configuration or defaults.
+    fn changed(
+        &self,
+        partitions: Vec<Arc<Partition>>,
+        config: BTreeMap<String, String>,
+        defaults: &TopicSettings,
+    ) -> Self {
+        let settings = TopicSettings::read(defaults, &config);
+        let (name, view) = (self.name.clone(), View::default());
+        Self { name, partitions, config, settings, view, ..*self }
+    }
+
+    fn record(&self) -> TopicRecord {
+        let numbers: Vec<_> = self.partitions.iter().map(|partition| partition.number()).collect();
+        TopicRecord::new(self.id, &numbers, self.config.clone(), self.created_ms)
     }
 
     /// One partition by index.
@@ -59,20 +108,51 @@ impl Topic {
     }
 }
 
-/// All topics by name.
+/// The topics there are.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) by_name: BTreeMap<String, Arc<Topic>>,
+    by_id: HashMap<TopicId, Arc<Topic>>,
+}
+
+/// All topics.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    by_name: RwLock<BTreeMap<String, Arc<Topic>>>,
-    /// One change at a time.
-    changing: Mutex<()>,
+    registry: RwLock<Registry>,
+    /// One change at a time, of topics and of log starts. Its content: what topics take that do not say.
+    changing: Mutex<TopicSettings>,
 }
 
 impl Topics {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn insert(&self, topic: Topic) -> Arc<Topic> {
         let topic = Arc::new(topic);
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        by_name.insert(topic.name.clone(), topic.clone());
+        self.put(topic.clone());
         topic
+    }
+
+    fn put(&self, topic: Arc<Topic>) {
+        let mut registry = self.write();
+        registry.by_id.insert(topic.id, topic.clone());
+        registry.by_name.insert(topic.name.clone(), topic);
+    }
+
+    fn remove(&self, topic: &Topic) {
+        let mut registry = self.write();
+        registry.by_id.remove(&topic.id);
+        registry.by_name.remove(&topic.name);
+    }
+
+    /// Held by whoever changes topics or log starts.
+    pub(crate) fn change(&self) -> MutexGuard<'_, TopicSettings> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,40 +221,59 @@ impl Store {
             return Err(CreateTopicError::Partitions { name, partitions });
         }
         let topics = &self.core.topics;
-        let _changing = topics.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let defaults = topics.change();
         if self.topic(&name).is_some() {
             return Err(CreateTopicError::Exists(name));
         }
-        let stored = self.core.state(StateKeyspace::State, &StateKey::Counters.encode())?;
-        let counters: Counters = stored.and_then(|bytes| value(&bytes)).unwrap_or_default();
-        let count = u32::try_from(partitions).unwrap_or(1);
-        let numbers: Vec<_> = (0..count).map(|i| PartitionNumber(counters.next_partition + i)).collect();
+        let (numbers, next) = self.core.new_numbers(u32::try_from(partitions).unwrap_or(1))?;
         let id = [random_u64().to_be_bytes(), random_u64().to_be_bytes()].concat();
         let id = TopicId(id.first_chunk().copied().unwrap_or([1; 16]));
-        let record = TopicRecord::new(id, &numbers, config, clock::now_ms());
-        let next = Counters { next_partition: counters.next_partition + count };
+        let record = TopicRecord::new(id, &numbers, config, self.core.now_ms());
         let put = |change| (StateKeyspace::State, change);
         let changes = vec![
             put(Change::put(&StateKey::Counters, &next)),
             put(Change::put(&StateKey::Topic(name.clone()), &record)),
         ];
         self.core.change_wait(changes, false)?;
-        let topic = Topic::from_record(&name, &record);
-        let mut by_number = self.core.partitions.write().unwrap_or_else(PoisonError::into_inner);
-        by_number.extend(topic.partitions.iter().map(|p| (p.number(), p.clone())));
-        drop(by_number);
+        let topic = Topic::from_record(&name, &record, &defaults);
+        self.core.add_partitions(&topic.partitions);
         Ok(topics.insert(topic))
     }
 
     /// A topic by name.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        self.core.topics.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.core.topics.read().by_name.get(name).cloned()
+    }
+
+    /// A topic by id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.core.topics.read().by_id.get(&id).cloned()
     }
 
     /// Every topic, in name order.
     #[must_use]
     pub fn topics(&self) -> Vec<Arc<Topic>> {
-        self.core.topics.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.core.topics.read().by_name.values().cloned().collect()
     }
 }
+
+impl Core {
+    /// The next `count` partition numbers, and the counters once they are given.
+    fn new_numbers(&self, count: u32) -> Result<(Vec<PartitionNumber>, Counters), IndexError> {
+        let stored = self.state(StateKeyspace::State, &StateKey::Counters.encode())?;
+        let counters: Counters = stored.and_then(|bytes| value(&bytes)).unwrap_or_default();
+        let first = counters.next_partition;
+        let numbers = (first..first + count).map(PartitionNumber).collect();
+        Ok((numbers, Counters { next_partition: first + count }))
+    }
+
+    fn add_partitions(&self, partitions: &[Arc<Partition>]) {
+        let mut by_number = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        by_number.extend(partitions.iter().map(|partition| (partition.number(), partition.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests;

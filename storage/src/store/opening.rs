@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use super::lost::{AtRisk, LostRange};
 use super::{Core, OpenError, Options, ThreadBody, Threads};
@@ -21,15 +22,16 @@ use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
 use crate::index::{Index, IndexError, StateKeyspace};
 use crate::keeper::Keeper;
 use crate::log::ReadError;
-use crate::partition::Partition;
+use crate::maintenance::Maintenance;
+use crate::partition::{LeaderEpoch, Partition};
 use crate::queue::Queue;
-use crate::recover::{Recovered, Recovery, damage_record, marker_fits};
+use crate::recover::{Recovered, Recovery, damage_record, log_start, marker_fits};
 use crate::segments::Segments;
 use crate::state::{
-    Change, DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION, STATE_TOPIC, StateKey,
-    TopicRecord, value,
+    Change, DamageRecord, EpochsRecord, FIRST_PARTITION, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION,
+    STATE_TOPIC, StateKey, TopicRecord, value,
 };
-use crate::topics::{Topic, Topics};
+use crate::topics::{Topic, TopicSettings, Topics};
 
 /// A name found here may have been made by a process that was killed before the name was durable.
 pub(super) fn settle_names(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
@@ -128,7 +130,7 @@ pub(super) fn build_core(
         let Some((record, StateKey::Topic(name))) = record else {
             return Err(IndexError::Row { keyspace: "state", key: format!("{key:?}") }.into());
         };
-        let topic = Topic::from_record(&name, &record);
+        let topic = Topic::from_record(&name, &record, &TopicSettings::default());
         for partition in &topic.partitions {
             restore(&index, partition)?;
             partitions.insert(partition.number(), partition.clone());
@@ -143,6 +145,10 @@ pub(super) fn build_core(
         SegmentNumber(recovered.next_segment.max(1)),
     );
     let core = Core {
+        opened: Instant::now(),
+        maintenance: Maintenance::new(options.maintenance),
+        newest_append_ms: recovered.append_ms,
+        clock_held: AtomicBool::new(index.state(StateKeyspace::State, &StateKey::ClockHold.encode())?.is_some()),
         blobs: BlobFiles::open(fs, &options.root)?,
         pending: Pending::default(),
         cache: BatchCache::new(options.cache_bytes),
@@ -173,8 +179,7 @@ pub(super) fn build_core(
 fn note_damage(partition: &Partition, from: Offset, record: DamageRecord) {
     let offsets = partition.offsets();
     if record.end > offsets.high_watermark {
-        let last = Some(partition.last_time_row());
-        partition.restore(offsets.log_start, record.end, last);
+        partition.extend_to(record.end);
     }
     partition.add_damage(from, record);
 }
@@ -184,9 +189,11 @@ fn restore(index: &Index, partition: &Partition) -> Result<(), OpenError> {
     let number = partition.number();
     let last = index.batch_at_or_before(number, Offset::MAX)?;
     let end = last.map_or(0, |(base, row)| base + i64::from(row.last_offset_delta) + 1);
-    let key = StateKey::LogStart(number).encode();
-    let log_start = index.state(StateKeyspace::State, &key)?.and_then(|bytes| value::<i64>(&bytes)).unwrap_or(0);
-    partition.restore(log_start, end, index.last_time_row(number)?);
+    partition.restore(log_start(index, number)?, end, index.last_time_row(number)?);
+    let key = StateKey::Epochs(number).encode();
+    if let Some(record) = index.state(StateKeyspace::State, &key)?.and_then(|bytes| value::<EpochsRecord>(&bytes)) {
+        partition.epochs().extend(record.0.into_iter().map(|(epoch, start)| LeaderEpoch { epoch, start }));
+    }
     Ok(())
 }
 
@@ -267,7 +274,12 @@ pub(super) fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<T
     let text = |prefix: &'static str| move |error: &dyn std::fmt::Display| format!("{prefix}: {error}");
     let (log, index, keep, catalogue) =
         (text("writing the log failed"), text("the index failed"), text("a segment failed"), text("the catalogue"));
+    let maintenance = match core.options.maintenance {
+        Some(_) => Some(spawn("upkeep", Box::new(|core| core.maintenance.run(core).map_err(|e| e.to_string())))?),
+        None => None,
+    };
     Ok(Threads {
+        maintenance,
         applier: spawn(
             "apply",
             Box::new(move |core| core.pending.run(&core.index, &core.cache).map_err(|e| index(&e))),
@@ -300,6 +312,11 @@ pub(super) fn report_damage(
     for LostRange { partition: number, name, from, record } in ranges {
         let partition = partitions.get(&number);
         let name = partition.map(|p| p.name()).or(name.as_ref());
+        // What nobody may read any more is not missed: deleted topics, and records below the log start.
+        let passed = partition.map_or(name.is_none(), |p| record.end <= p.offsets().log_start);
+        if passed {
+            continue;
+        }
         let name = name.map_or(format!("partition number {}", number.0), ToString::to_string);
         let last = record.end - 1;
         lines.push(format!("{name} offsets {from} to {last} are lost: {}", place(record.segment(), record.position)));
