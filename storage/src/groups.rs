@@ -1,4 +1,4 @@
-//! Group offsets: committed as records of `__consumer_offsets`, looked up in the index.
+//! Group offsets and group metadata: committed as records of `__consumer_offsets`, looked up in the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::ids::TopicPartition;
 use crate::index::{IndexError, StateKeyspace};
+use crate::membership::{GroupMetadata, METADATA_KEYS, decode_metadata_key, encode_metadata_key};
 use crate::offsets::{
     CommittedOffset, MAX_STRING, OFFSET_KEYS, decode_key, decode_offset, encode_key, encode_offset, group_prefix,
 };
@@ -15,6 +16,17 @@ use crate::store::{AppendError, Store, wait};
 
 /// New positions of one group: `None` removes one.
 pub type OffsetChanges = Vec<(TopicPartition, Option<CommittedOffset>)>;
+
+/// Everything that is changed about a group at once.
+#[derive(Clone, Debug, Default)]
+pub struct GroupChanges {
+    /// New positions.
+    pub offsets: OffsetChanges,
+    /// Values of the caller's own; `None` removes one.
+    pub values: Vec<(Vec<u8>, Option<Bytes>)>,
+    /// New group metadata (`Some(None)` removes it); `None` leaves what is there.
+    pub metadata: Option<Option<GroupMetadata>>,
+}
 
 /// Why group offsets could not be committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,16 +69,33 @@ impl Store {
         values: Vec<(Vec<u8>, Option<Bytes>)>,
         done: Done,
     ) -> Result<(), CommitOffsetsError> {
-        let too_long = |what, text: &str| match text.len() {
+        self.change_group(group, GroupChanges { offsets: offsets.clone(), values, metadata: None }, done)
+    }
+
+    /// Changes what is known of a group, all or nothing.
+    ///
+    /// # Durability
+    /// `done` gets `Ok` only once it is durable. Changes are made in the order of the calls.
+    /// # Errors
+    /// [`CommitOffsetsError::TooLong`] at once, with nothing queued; the rest through `done`.
+    pub fn change_group(&self, group: &str, changed: GroupChanges, done: Done) -> Result<(), CommitOffsetsError> {
+        let GroupChanges { offsets, values, metadata } = changed;
+        let too_long = |what, len: usize| match len {
             len if len > MAX_STRING => Err(CommitOffsetsError::TooLong { group: group.to_owned(), what, len }),
             _ => Ok(()),
         };
-        too_long("group name", group)?;
-        let mut changes = Vec::with_capacity(offsets.len() + values.len());
-        for (place, committed) in offsets {
-            too_long("topic name", &place.topic)?;
-            too_long("metadata", committed.as_ref().map_or("", |c| &c.metadata))?;
+        too_long("group name", group.len())?;
+        let mut changes = Vec::with_capacity(offsets.len() + values.len() + 1);
+        for (place, committed) in &offsets {
+            too_long("topic name", place.topic.len())?;
+            too_long("metadata", committed.as_ref().map_or(0, |c| c.metadata.len()))?;
             let (key, value) = (encode_key(group, place), committed.as_ref().map(encode_offset));
+            changes.push((StateKeyspace::Groups, Change { key, value }));
+        }
+        if let Some(metadata) = &metadata {
+            let longest = metadata.as_ref().and_then(GroupMetadata::too_long);
+            longest.map_or(Ok(()), |(what, len)| too_long(what, len))?;
+            let (key, value) = (encode_metadata_key(group), metadata.as_ref().map(GroupMetadata::encode));
             changes.push((StateKeyspace::Groups, Change { key, value }));
         }
         for (name, value) in values {
@@ -131,6 +160,19 @@ impl Store {
     pub fn groups(&self) -> Result<BTreeSet<String>, IndexError> {
         let rows = self.core.state_prefix(StateKeyspace::Groups, &OFFSET_KEYS)?;
         rows.keys().map(|key| decode_key(key).map(|(group, _)| group).ok_or_else(|| damaged(key))).collect()
+    }
+
+    /// Metadata of all groups that have any.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn group_metadata(&self) -> Result<BTreeMap<String, GroupMetadata>, IndexError> {
+        let rows = self.core.state_prefix(StateKeyspace::Groups, &METADATA_KEYS)?;
+        let row = |(key, bytes): (Bytes, Bytes)| {
+            let group = decode_metadata_key(&key);
+            group.zip(GroupMetadata::decode(&bytes)).ok_or_else(|| damaged(&key))
+        };
+        rows.into_iter().map(row).collect()
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`index`], [`keys`] | fjall: everything that is looked up; rebuilt from the segments |
 //! | [`recover`] | bringing the index forward, torn tails, damage |
 //! | [`blob`], [`catalogue`] | blob files; sled: their names |
-//! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`partition`] | what all of these share |
+//! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`membership`], [`partition`] | what all of these share |
 
 mod apply;
 pub mod batch;
@@ -29,6 +29,7 @@ mod keeper;
 pub mod keys;
 pub mod log;
 pub mod maintenance;
+pub mod membership;
 pub mod offsets;
 pub mod partition;
 pub mod queue;

@@ -1,7 +1,7 @@
 //! Records of `__consumer_offsets`, in Kafka's own format: group offsets (key version 1, value version 3).
 //!
-//! Layout: the message schemas `OffsetCommitKey` and `OffsetCommitValue` of Apache Kafka. Group membership (key version
-//! 2) is written by the Kafka listener; [`decode_key`] leaves it alone.
+//! Layout: the message schemas `OffsetCommitKey` and `OffsetCommitValue` of Apache Kafka. Group metadata (key version 2)
+//! is in [`crate::membership`]; [`decode_key`] leaves it alone.
 
 use bytes::{BufMut, Bytes};
 
@@ -21,12 +21,12 @@ pub struct CommittedOffset {
     pub commit_time_ms: i64,
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) {
     out.put_i16(i16::try_from(text.len()).unwrap_or(i16::MAX));
     out.put_slice(text.as_bytes());
 }
 
-fn take_string(bytes: &mut &[u8]) -> Option<String> {
+pub(crate) fn take_string(bytes: &mut &[u8]) -> Option<String> {
     let len = usize::try_from(i16::from_be_bytes(take(bytes)?)).ok()?;
     let (text, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
