@@ -4,6 +4,8 @@
 //! Knows topics, partitions and groups; nothing of sockets, wire versions or Azul. Speaks to a [`LogStore`], of which
 //! the embedded store is one.
 
+pub mod groups;
+mod positions;
 mod store;
 mod waiters;
 
@@ -11,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use azulite_storage::groups::{CommitOffsetsError, OffsetChanges};
+pub use azulite_storage::groups::{CommitOffsetsError, GroupChanges, OffsetChanges};
 pub use azulite_storage::log::ReadError;
 pub use azulite_storage::offsets::CommittedOffset;
 pub use azulite_storage::topics::CreateTopicError;
@@ -19,9 +21,11 @@ pub use azulite_storage::{
     Append, AppendError, Appended, BatchBuilder, Lane, NewTopic, Offset, Partition, PartitionNumber, Records, Topic,
     TopicPartition,
 };
+pub use positions::{Epoch, GroupPositions, GroupRecord};
 pub use store::{CommitListener, LogStore, Value};
 pub use waiters::Waiter;
 
+use positions::PositionRegistry;
 use waiters::Waiters;
 
 /// The one door to the log.
@@ -29,6 +33,7 @@ use waiters::Waiters;
 pub struct Broker {
     log: Arc<dyn LogStore>,
     waiters: Arc<Waiters>,
+    positions: Arc<PositionRegistry>,
     topics_version: Arc<AtomicU64>,
     next_lane: Arc<AtomicU64>,
 }
@@ -45,7 +50,7 @@ impl Broker {
         let waiters = Arc::new(Waiters::default());
         let wake = waiters.clone();
         log.on_commit(Box::new(move |grown| wake.wake(grown)));
-        Self { log, waiters, topics_version: Arc::default(), next_lane: Arc::default() }
+        Self { log, waiters, positions: Arc::default(), topics_version: Arc::default(), next_lane: Arc::default() }
     }
 
     /// The log itself, for calls on blocking threads.
@@ -108,6 +113,11 @@ impl Broker {
     /// Wakes whoever waits on these partitions although they did not grow: something was given back.
     pub fn wake(&self, partitions: &[PartitionNumber]) {
         self.waiters.wake(partitions);
+    }
+
+    /// The door through which the positions of a group are written.
+    pub fn positions(&self, group: &str) -> Arc<GroupPositions> {
+        self.positions.of(group)
     }
 
     /// Positions of a group with the lag of each: what tools show.

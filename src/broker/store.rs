@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use azulite_storage::Store;
-use azulite_storage::groups::{CommitOffsetsError, OffsetChanges};
+use azulite_storage::groups::{CommitOffsetsError, GroupChanges, OffsetChanges};
 use azulite_storage::index::IndexError;
 use azulite_storage::log::ReadError;
+use azulite_storage::membership::GroupMetadata;
 use azulite_storage::offsets::CommittedOffset;
 use azulite_storage::topics::CreateTopicError;
 use azulite_storage::{Append, Done, Lane, NewTopic, Offset, Partition, PartitionNumber, Topic, TopicPartition};
@@ -19,7 +20,8 @@ pub type CommitListener = Box<dyn Fn(&[PartitionNumber]) + Send + Sync>;
 pub type Value = (Vec<u8>, Option<Bytes>);
 
 /// A log of topics with group offsets. Calls may block on the disk and are made on blocking threads, except
-/// [`LogStore::append`], [`LogStore::commit_offsets`], [`LogStore::topic`] and [`LogStore::topics`], which never do.
+/// [`LogStore::append`], [`LogStore::commit_offsets`], [`LogStore::change_group`], [`LogStore::topic`] and
+/// [`LogStore::topics`], which never do.
 pub trait LogStore: Send + Sync + 'static {
     /// See [`Store::on_commit`].
     fn on_commit(&self, listener: CommitListener);
@@ -50,6 +52,11 @@ pub trait LogStore: Send + Sync + 'static {
         values: Vec<Value>,
         done: Done,
     ) -> Result<(), CommitOffsetsError>;
+    /// See [`Store::change_group`].
+    ///
+    /// # Errors
+    /// See [`CommitOffsetsError`].
+    fn change_group(&self, group: &str, changes: GroupChanges, done: Done) -> Result<(), CommitOffsetsError>;
     /// See [`Store::commit_offsets_wait`].
     ///
     /// # Errors
@@ -70,6 +77,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`IndexError`].
     fn groups(&self) -> Result<BTreeSet<String>, IndexError>;
+    /// See [`Store::group_metadata`].
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    fn group_metadata(&self) -> Result<BTreeMap<String, GroupMetadata>, IndexError>;
     /// See [`Store::kv`].
     ///
     /// # Errors
@@ -105,6 +117,9 @@ impl LogStore for Store {
     ) -> Result<(), CommitOffsetsError> {
         Store::commit_offsets(self, group, offsets, values, done)
     }
+    fn change_group(&self, group: &str, changes: GroupChanges, done: Done) -> Result<(), CommitOffsetsError> {
+        Store::change_group(self, group, changes, done)
+    }
     fn commit_offsets_wait(
         &self,
         group: &str,
@@ -118,6 +133,9 @@ impl LogStore for Store {
     }
     fn groups(&self) -> Result<BTreeSet<String>, IndexError> {
         Store::groups(self)
+    }
+    fn group_metadata(&self) -> Result<BTreeMap<String, GroupMetadata>, IndexError> {
+        Store::group_metadata(self)
     }
     fn kv(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError> {
         Store::kv(self, name)

@@ -1,0 +1,341 @@
+//! What a group keeps: commits, what tools do with offsets and whole groups, and how groups look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use azulite_storage::index::IndexError;
+use azulite_storage::{Done, TopicPartition, clock};
+use tokio::sync::oneshot;
+
+use super::coordinator::{Coordinator, Shared, check_group_id};
+use super::{
+    CLASSIC, Committer, GroupDescription, GroupError, GroupState, ListedGroup, OffsetToCommit, PerPartition,
+};
+use crate::broker::{
+    AppendError, CommitOffsetsError, CommittedOffset, GroupChanges, GroupRecord, OffsetChanges, PartitionNumber,
+};
+
+/// What of a group is left is looked for so often when it is deleted: positions may be under way.
+const DELETE_PASSES: usize = 4;
+
+/// A failure of the store, logged, in the group's terms.
+fn unavailable(group: &str, error: &dyn std::fmt::Display) -> GroupError {
+    tracing::error!(group, %error, "a group's offsets cannot be read or written");
+    GroupError::CoordinatorNotAvailable
+}
+
+impl Coordinator {
+    /// Commits offsets. One answer per partition, in order.
+    ///
+    /// # Durability
+    /// What is answered with `Ok` is durable.
+    /// # Errors
+    /// Nothing was committed: see [`GroupError`].
+    /// # Cancel safety
+    /// Dropping the future does not take the commit back.
+    pub async fn commit_offsets(
+        &self,
+        group: &str,
+        committer: &Committer,
+        offsets: Vec<OffsetToCommit>,
+    ) -> Result<PerPartition, GroupError> {
+        check_group_id(group)?;
+        let commit_time_ms = clock::now_ms();
+        let (mut answers, mut changes) = (PerPartition::new(), OffsetChanges::new());
+        let mut numbers = Vec::new();
+        for offset in offsets {
+            let checked = self.shared.check_offset(&offset);
+            answers.push((offset.place.clone(), checked.clone().map(drop)));
+            if let Ok(number) = checked {
+                let OffsetToCommit { place, offset, leader_epoch, metadata } = offset;
+                changes.push((place, Some(CommittedOffset { offset, leader_epoch, metadata, commit_time_ms })));
+                numbers.push(number);
+            }
+        }
+        let durable = self.shared.with_new(group, |entry, machine, now, _| {
+            machine.check_commit(now, committer)?;
+            if changes.is_empty() {
+                return Ok(None);
+            }
+            let (sender, durable) = oneshot::channel();
+            // The client may have gone; the commit stands.
+            let done: Done = Box::new(move |outcome| drop(sender.send(outcome)));
+            let changes = GroupChanges { offsets: changes, ..GroupChanges::default() };
+            let queued = entry.positions.overwrite(self.shared.broker.log().as_ref(), group, changes, done);
+            queued.map_err(|error| unavailable(group, &error))?;
+            Ok(Some(durable))
+        })??;
+        if let Some(durable) = durable {
+            let outcome = durable.await.unwrap_or(Err(AppendError::Closed));
+            outcome.map_err(|error| unavailable(group, &error))?;
+            // A reader of this group may wait there for what it now has to read again.
+            self.shared.broker.wake(&numbers);
+        }
+        Ok(answers)
+    }
+
+    /// Committed offsets: those of `places`, in order, or all.
+    ///
+    /// # Errors
+    /// [`GroupError::CoordinatorNotAvailable`]: the index failed. A group that is not known is no error.
+    pub async fn fetch_offsets(
+        &self,
+        group: &str,
+        places: Option<Vec<TopicPartition>>,
+    ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, GroupError> {
+        check_group_id(group)?;
+        self.blocking(group, move |shared, group| {
+            let mut committed = shared.broker.log().group_offsets(group)?;
+            let of = |place: TopicPartition| {
+                let committed = committed.remove(&place);
+                (place, committed)
+            };
+            Ok(Ok(match places {
+                Some(places) => places.into_iter().map(of).collect(),
+                None => committed.into_iter().map(|(place, offset)| (place, Some(offset))).collect(),
+            }))
+        })
+        .await
+    }
+
+    /// Deletes offsets of a group. One answer per partition, in order.
+    ///
+    /// # Durability
+    /// What is answered with `Ok` is gone for good.
+    /// # Errors
+    /// Nothing was deleted: see [`GroupError`].
+    pub async fn delete_offsets(&self, group: &str, places: Vec<TopicPartition>) -> Result<PerPartition, GroupError> {
+        check_group_id(group)?;
+        self.blocking(group, move |shared, group| shared.delete_offsets(group, places)).await
+    }
+
+    /// Deletes a group with everything it keeps.
+    ///
+    /// # Durability
+    /// On `Ok` it is gone for good.
+    /// # Errors
+    /// [`GroupError::NonEmptyGroup`], [`GroupError::GroupIdNotFound`], [`GroupError::CoordinatorNotAvailable`].
+    pub async fn delete_group(&self, group: &str) -> Result<(), GroupError> {
+        check_group_id(group)?;
+        self.blocking(group, |shared, group| shared.delete_group(group)).await
+    }
+
+    /// Removes the offsets of a topic from all groups. Called when the topic has been deleted, before its name is given
+    /// again.
+    ///
+    /// # Durability
+    /// On `Ok` they are gone for good.
+    /// # Errors
+    /// [`GroupError::CoordinatorNotAvailable`]; expiry removes what is left.
+    pub async fn forget_topic(&self, topic: &str) -> Result<(), GroupError> {
+        let topic = topic.to_owned();
+        self.blocking("", move |shared, _| shared.forget_topic(&topic)).await
+    }
+
+    /// Groups in order of id, those that only have offsets too. `states` and `types` are Kafka's names in any case, an
+    /// empty list stands for all.
+    ///
+    /// # Errors
+    /// [`GroupError::CoordinatorNotAvailable`]: the index failed.
+    pub async fn list(&self, states: Vec<String>, types: Vec<String>) -> Result<Vec<ListedGroup>, GroupError> {
+        let named = |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|w| w.eq_ignore_ascii_case(is));
+        let mut groups = self.blocking("", |shared, _| Ok(Ok(shared.list()?))).await?;
+        groups.retain(|group| named(&states, group.state.name()) && named(&types, group.group_type));
+        Ok(groups)
+    }
+
+    /// A group in full; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`GroupError::CoordinatorNotAvailable`]: the index failed.
+    pub async fn describe(&self, group: &str) -> Result<Option<GroupDescription>, GroupError> {
+        check_group_id(group)?;
+        let known = self.shared.find(group).map(|entry| entry.lock().machine.describe());
+        match known {
+            Some(description) => Ok(Some(description)),
+            None => self.blocking(group, |shared, group| Ok(Ok(shared.offsets_only(group)?))).await,
+        }
+    }
+
+    /// Runs on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        group: &str,
+        work: impl FnOnce(&Arc<Shared>, &str) -> Result<Result<T, GroupError>, IndexError> + Send + 'static,
+    ) -> Result<T, GroupError> {
+        let (shared, group) = (self.shared.clone(), group.to_owned());
+        let outcome = tokio::task::spawn_blocking(move || {
+            work(&shared, &group).unwrap_or_else(|error| Err(unavailable(&group, &error)))
+        });
+        outcome.await.unwrap_or(Err(GroupError::CoordinatorNotAvailable))
+    }
+}
+
+/// Queues a change with `start` and waits until it is durable. Blocks.
+pub(super) fn wait(
+    group: &str,
+    start: impl FnOnce(Done) -> Result<(), CommitOffsetsError>,
+) -> Result<(), GroupError> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    // It is waited for below.
+    start(Box::new(move |outcome| drop(sender.send(outcome)))).map_err(|error| unavailable(group, &error))?;
+    let outcome = receiver.recv().unwrap_or(Err(AppendError::Closed));
+    outcome.map(drop).map_err(|error| unavailable(group, &error))
+}
+
+fn removed(places: impl IntoIterator<Item = TopicPartition>) -> OffsetChanges {
+    places.into_iter().map(|place| (place, None)).collect()
+}
+
+impl Shared {
+    fn check_offset(&self, offset: &OffsetToCommit) -> Result<PartitionNumber, GroupError> {
+        let topic = self.broker.log().topic(&offset.place.topic);
+        let partition = topic.as_ref().and_then(|topic| topic.partition(offset.place.partition));
+        let number = partition.ok_or(GroupError::UnknownTopicOrPartition)?.number();
+        if offset.metadata.len() > self.options.max_offset_metadata_bytes {
+            return Err(GroupError::OffsetMetadataTooLarge);
+        }
+        if offset.offset < 0 {
+            return Err(GroupError::InvalidRequest);
+        }
+        Ok(number)
+    }
+
+    /// A group without a machine: it is there as long as it keeps anything.
+    fn offsets_only(&self, group: &str) -> Result<Option<GroupDescription>, IndexError> {
+        let log = self.broker.log().as_ref();
+        if log.group_offsets(group)?.is_empty() && GroupRecord::of(log, group)?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(GroupDescription {
+            state: GroupState::Empty,
+            protocol_type: String::new(),
+            protocol: String::new(),
+            generation: 0,
+            members: Vec::new(),
+        }))
+    }
+
+    fn list(&self) -> Result<Vec<ListedGroup>, IndexError> {
+        let offsets_only = |group: String| {
+            let listed = ListedGroup {
+                group: group.clone(),
+                state: GroupState::Empty,
+                protocol_type: String::new(),
+                group_type: CLASSIC,
+            };
+            (group, listed)
+        };
+        let mut listed: BTreeMap<_, _> = self.broker.log().groups()?.into_iter().map(offsets_only).collect();
+        let entries: Vec<_> = self.groups().values().cloned().collect();
+        for entry in entries {
+            let run = entry.lock();
+            if !run.machine.is_dead() && !run.machine.is_blank() {
+                listed.insert(entry.name.clone(), run.machine.listed(&entry.name));
+            }
+        }
+        Ok(listed.into_values().collect())
+    }
+
+    fn delete_offsets(
+        self: &Arc<Self>,
+        group: &str,
+        places: Vec<TopicPartition>,
+    ) -> Result<Result<PerPartition, GroupError>, IndexError> {
+        let committed: BTreeSet<_> = self.broker.log().group_offsets(group)?.into_keys().collect();
+        let entry = self.find(group);
+        if entry.is_none() && self.offsets_only(group)?.is_none() {
+            return Ok(Err(GroupError::GroupIdNotFound));
+        }
+        let log = self.broker.log();
+        let check = |place: &TopicPartition| {
+            let topic = log.topic(&place.topic);
+            if topic.as_ref().and_then(|topic| topic.partition(place.partition)).is_none() {
+                return Err(GroupError::UnknownTopicOrPartition);
+            }
+            match entry.as_ref().is_some_and(|entry| entry.lock().machine.reads(&place.topic)) {
+                true => Err(GroupError::GroupSubscribedToTopic),
+                false => Ok(()),
+            }
+        };
+        if entry.as_ref().is_some_and(|entry| entry.lock().machine.has_other_members()) {
+            return Ok(Err(GroupError::NonEmptyGroup));
+        }
+        let answers: PerPartition = places.into_iter().map(|place| (place.clone(), check(&place))).collect();
+        let gone = answers.iter().filter(|(place, answer)| answer.is_ok() && committed.contains(place));
+        let offsets = removed(gone.map(|(place, _)| place.clone()));
+        if offsets.is_empty() {
+            return Ok(Ok(answers));
+        }
+        let changes = GroupChanges { offsets, ..GroupChanges::default() };
+        let positions = self.broker.positions(group);
+        let deleted = wait(group, |done| positions.overwrite(log.as_ref(), group, changes, done));
+        Ok(deleted.map(|()| answers))
+    }
+
+    fn delete_group(self: &Arc<Self>, group: &str) -> Result<Result<(), GroupError>, IndexError> {
+        let log = self.broker.log().as_ref();
+        let (begun_ms, positions) = (clock::now_ms(), self.broker.positions(group));
+        let committed = log.group_offsets(group)?;
+        let has_record = GroupRecord::of(log, group)?.is_some();
+        let mut changes = GroupChanges { offsets: removed(committed.into_keys()), ..GroupChanges::default() };
+        changes.values.extend(has_record.then(|| GroupRecord::remove(group)));
+        let queue = |done| {
+            let mut groups = self.groups();
+            if let Some(entry) = groups.get(group).cloned() {
+                let mut run = entry.lock();
+                run.machine.check_delete()?;
+                changes.metadata = Some(None);
+                positions.overwrite(log, group, changes, done).map_err(|error| unavailable(group, &error))?;
+                run.machine.kill(self.now());
+                groups.remove(group);
+                return Ok(());
+            }
+            if changes.offsets.is_empty() && changes.values.is_empty() {
+                return Err(GroupError::GroupIdNotFound);
+            }
+            positions.overwrite(log, group, changes, done).map_err(|error| unavailable(group, &error))
+        };
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        // It is waited for below.
+        if let Err(error) = queue(Box::new(move |outcome| drop(sender.send(outcome)))) {
+            return Ok(Err(error));
+        }
+        if let Err(error) = receiver.recv().unwrap_or(Err(AppendError::Closed)) {
+            return Ok(Err(unavailable(group, &error)));
+        }
+        // What was on its way when the group was read has arrived before it was deleted.
+        self.remove_left(group, |_, committed| committed.commit_time_ms <= begun_ms)
+    }
+
+    fn forget_topic(self: &Arc<Self>, topic: &str) -> Result<Result<(), GroupError>, IndexError> {
+        for group in self.broker.log().groups()? {
+            if let Err(error) = self.remove_left(&group, |place, _| place.topic == topic)? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Removes the positions of a group that `which` names, until none is left.
+    fn remove_left(
+        &self,
+        group: &str,
+        which: impl Fn(&TopicPartition, &CommittedOffset) -> bool,
+    ) -> Result<Result<(), GroupError>, IndexError> {
+        let (log, positions) = (self.broker.log().as_ref(), self.broker.positions(group));
+        for _ in 0..DELETE_PASSES {
+            let committed = log.group_offsets(group)?;
+            let left = committed.into_iter().filter(|(place, committed)| which(place, committed));
+            let offsets = removed(left.map(|(place, _)| place));
+            if offsets.is_empty() {
+                break;
+            }
+            let changes = GroupChanges { offsets, ..GroupChanges::default() };
+            if let Err(error) = wait(group, |done| positions.overwrite(log, group, changes, done)) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
