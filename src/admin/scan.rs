@@ -96,7 +96,7 @@ fn past_damage(error: &ReadError, end: Offset) -> Option<Offset> {
         ReadError::Damaged { end, .. } => Some(*end),
         // Where the batch ends is in the bytes that cannot be read.
         ReadError::Batch { .. } => Some(end),
-        ReadError::OutOfRange { .. } | ReadError::Io { .. } | ReadError::Index(_) => None,
+        ReadError::OutOfRange { .. } | ReadError::Gone { .. } | ReadError::Io { .. } | ReadError::Index(_) => None,
     }
 }
 

@@ -171,6 +171,7 @@ fn refusal(error: AppendError) -> PostError {
         AppendError::DiskFull => PostError::DiskFull,
         AppendError::Overloaded { .. } => PostError::Overloaded { retry_after: RETRY_AFTER },
         AppendError::Closed => PostError::Stopping,
+        AppendError::Gone { .. } => PostError::Publish { stored: 0, total: 0, errors: vec![error.to_string()] },
         AppendError::Poisoned { .. } | AppendError::Io { .. } | AppendError::TooLarge => PostError::Poisoned,
     }
 }
