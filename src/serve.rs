@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::broker::Broker;
+use crate::broker::topic_config::ConfigMap;
 use crate::config::{Config, Durability};
 use crate::dispatcher::params::Limits;
 use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
@@ -80,6 +81,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let metrics = Arc::new(Metrics::new());
     let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
     let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
+    broker.set_fixed_config(fixed_config(config));
     let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
     let started = tokio::task::spawn_blocking(move || Dispatcher::start(dispatcher_options, broker, counted)).await;
     let started = started.map_err(start_error("the dispatcher cannot be started"))?;
@@ -216,10 +218,14 @@ fn disk_size(path: &Path) -> u64 {
     above.and_then(|path| RealFs.room(path).ok()).map_or(0, |room| room.total)
 }
 
+/// The longest time between two looks of retention at a partition.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
+
 fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
     let fatal = fatal.clone();
     let options = azulite_storage::Options {
         on_fatal: Some(Arc::new(move |reason: &str| fatal.set(reason))),
+        maintenance: Some(MAINTENANCE_INTERVAL),
         ..store_options(config)
     };
     let durability = options.durability;
@@ -231,6 +237,17 @@ fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
         tracing::warn!("durability is {}: a power cut can lose what was acknowledged", config.storage.durability);
     }
     Ok(store)
+}
+
+/// What the configuration says in Kafka's names, for tools that ask the broker.
+fn fixed_config(config: &Config) -> ConfigMap {
+    let data_dir = config.storage.data_dir.display().to_string();
+    let said = [
+        ("azulite.durability", config.storage.durability.to_string()),
+        ("log.dir", data_dir.clone()),
+        ("log.dirs", data_dir),
+    ];
+    said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The event hub's settings.
@@ -349,6 +366,9 @@ impl Readiness for Ready {
             (None, false, 0) => (true, String::new()),
             (None, false, ranges) => (true, format!("warning: {ranges} ranges of records are damaged")),
         };
+        let waits = self.store.retention_waits();
+        let note = "retention by time waits for 24 hours of uptime: the clock jumped, is it right?";
+        let log = if waits && log.1.is_empty() { (log.0, note.to_owned()) } else { log };
         let part = |name: &str, (ready, detail): (bool, String)| Subsystem { name: name.to_owned(), ready, detail };
         vec![part("log", log), part("blobs", (true, String::new())), part("events", (true, String::new()))]
     }

@@ -68,6 +68,8 @@ pub(super) fn scan_partition(
                 from = allowed.start;
                 continue;
             }
+            // Deleted meanwhile: there is nothing more.
+            Err(ReadError::Gone { .. }) => break,
             Err(error) => {
                 let Some(next) = past_damage(&error, end) else { return Err(error) };
                 let next = next.max(from + 1);

@@ -4,9 +4,12 @@
 //! Knows topics, partitions and groups; nothing of sockets, wire versions or Azul. Speaks to a [`LogStore`], of which
 //! the embedded store is one.
 
+pub mod broker_config;
 pub mod groups;
 mod positions;
 mod store;
+pub mod topic_config;
+mod topics;
 mod waiters;
 
 use std::collections::BTreeMap;
@@ -16,16 +19,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use azulite_storage::groups::{CommitOffsetsError, GroupChanges, OffsetChanges};
 pub use azulite_storage::log::ReadError;
 pub use azulite_storage::offsets::CommittedOffset;
-pub use azulite_storage::topics::CreateTopicError;
+pub use azulite_storage::topics::{ConfigChange, CreateTopicError, DeleteRecordsError, TopicError};
 pub use azulite_storage::{
     Append, AppendError, Appended, BatchBuilder, Lane, NewTopic, Offset, Partition, PartitionNumber, Records, Topic,
-    TopicPartition,
+    TopicId, TopicPartition,
 };
 pub use positions::{Epoch, GroupPositions, GroupRecord};
 pub use store::{CommitListener, LogStore, Value};
+pub use topic_config::TopicConfig;
+pub use topics::{AlterConfigError, Alteration, NewTopicError};
 pub use waiters::Waiter;
 
 use positions::PositionRegistry;
+use topics::ConfigState;
 use waiters::Waiters;
 
 /// The one door to the log.
@@ -35,6 +41,7 @@ pub struct Broker {
     waiters: Arc<Waiters>,
     positions: Arc<PositionRegistry>,
     topics_version: Arc<AtomicU64>,
+    config: Arc<ConfigState>,
     next_lane: Arc<AtomicU64>,
 }
 
@@ -50,7 +57,9 @@ impl Broker {
         let waiters = Arc::new(Waiters::default());
         let wake = waiters.clone();
         log.on_commit(Box::new(move |grown| wake.wake(grown)));
-        Self { log, waiters, positions: Arc::default(), topics_version: Arc::default(), next_lane: Arc::default() }
+        let config = Arc::new(ConfigState::load(log.as_ref()));
+        let (positions, topics_version, next_lane) = (Arc::default(), Arc::default(), Arc::default());
+        Self { log, waiters, positions, topics_version, config, next_lane }
     }
 
     /// The log itself, for calls on blocking threads.
@@ -72,15 +81,15 @@ impl Broker {
             // Somebody else was faster.
             Err(CreateTopicError::Exists(name)) => self.log.topic(&name).ok_or(CreateTopicError::Exists(name)),
             Ok(topic) => {
-                self.topics_version.fetch_add(1, Ordering::AcqRel);
-                self.waiters.wake_all();
+                self.topics_changed();
                 Ok(topic)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Changes whenever a topic is made: a reader that kept the old number looks at the topics again.
+    /// Changes whenever a topic is made, grows or is deleted: a reader that kept the old number looks at the topics
+    /// again.
     pub fn topics_version(&self) -> u64 {
         self.topics_version.load(Ordering::Acquire)
     }
@@ -104,7 +113,8 @@ impl Broker {
         receiver.await.unwrap_or(Err(AppendError::Closed))
     }
 
-    /// Something to wait on until one of the partitions grows or a topic is made. Take it before looking at the log, so
+    /// Something to wait on until one of the partitions grows or a topic is made or
+    /// deleted. Take it before looking at the log, so
     /// that nothing is missed in between.
     pub fn waiter(&self, partitions: impl Iterator<Item = PartitionNumber>) -> Waiter {
         Waiters::register(&self.waiters, partitions)

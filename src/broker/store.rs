@@ -9,8 +9,11 @@ use azulite_storage::index::IndexError;
 use azulite_storage::log::ReadError;
 use azulite_storage::membership::GroupMetadata;
 use azulite_storage::offsets::CommittedOffset;
-use azulite_storage::topics::CreateTopicError;
-use azulite_storage::{Append, Done, Lane, NewTopic, Offset, Partition, PartitionNumber, Topic, TopicPartition};
+use azulite_storage::topics::{ConfigChange, CreateTopicError, DeleteRecordsError, TopicError, TopicSettings};
+use azulite_storage::{
+    Append, AppendError, Done, Lane, NewTopic, Offset, Partition, PartitionIndex, PartitionNumber, Topic, TopicId,
+    TopicPartition,
+};
 use bytes::Bytes;
 
 /// Told after each commit which partitions grew, on a storage thread.
@@ -29,11 +32,35 @@ pub trait LogStore: Send + Sync + 'static {
     fn topic(&self, name: &str) -> Option<Arc<Topic>>;
     /// See [`Store::topics`].
     fn topics(&self) -> Vec<Arc<Topic>>;
+    /// See [`Store::topic_by_id`].
+    fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>>;
     /// See [`Store::create_topic`].
     ///
     /// # Errors
     /// See [`CreateTopicError`].
     fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError>;
+    /// See [`Store::delete_topic`].
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError>;
+    /// See [`Store::grow_partitions`].
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    fn grow_partitions(&self, name: &str, total: PartitionIndex) -> Result<Arc<Topic>, TopicError>;
+    /// See [`Store::alter_config`].
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    fn alter_config(&self, name: &str, change: ConfigChange) -> Result<Arc<Topic>, TopicError>;
+    /// See [`Store::set_topic_defaults`].
+    fn set_topic_defaults(&self, defaults: TopicSettings);
+    /// See [`Store::delete_records`].
+    ///
+    /// # Errors
+    /// See [`DeleteRecordsError`].
+    fn delete_records(&self, below: &[(TopicPartition, Option<Offset>)]) -> Vec<Result<Offset, DeleteRecordsError>>;
     /// See [`Store::append`].
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done);
     /// See [`Store::read`].
@@ -41,6 +68,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`ReadError`].
     fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError>;
+    /// See [`Store::offset_for_time`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError>;
     /// See [`Store::commit_offsets`].
     ///
     /// # Errors
@@ -87,6 +119,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`IndexError`].
     fn kv(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError>;
+    /// See [`Store::put_kv`].
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    fn put_kv(&self, values: Vec<Value>) -> Result<(), AppendError>;
 }
 
 impl LogStore for Store {
@@ -99,8 +136,29 @@ impl LogStore for Store {
     fn topics(&self) -> Vec<Arc<Topic>> {
         Store::topics(self)
     }
+    fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        Store::topic_by_id(self, id)
+    }
     fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
         Store::create_topic(self, new)
+    }
+    fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
+        Store::delete_topic(self, name)
+    }
+    fn grow_partitions(&self, name: &str, total: PartitionIndex) -> Result<Arc<Topic>, TopicError> {
+        Store::grow_partitions(self, name, total)
+    }
+    fn alter_config(&self, name: &str, change: ConfigChange) -> Result<Arc<Topic>, TopicError> {
+        Store::alter_config(self, name, change)
+    }
+    fn set_topic_defaults(&self, defaults: TopicSettings) {
+        Store::set_topic_defaults(self, defaults);
+    }
+    fn delete_records(&self, below: &[(TopicPartition, Option<Offset>)]) -> Vec<Result<Offset, DeleteRecordsError>> {
+        Store::delete_records(self, below)
+    }
+    fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError> {
+        Store::offset_for_time(self, partition, timestamp)
     }
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
         Store::append(self, lane, appends, done);
@@ -139,5 +197,8 @@ impl LogStore for Store {
     }
     fn kv(&self, name: &[u8]) -> Result<Option<Bytes>, IndexError> {
         Store::kv(self, name)
+    }
+    fn put_kv(&self, values: Vec<Value>) -> Result<(), AppendError> {
+        Store::put_kv(self, values)
     }
 }

@@ -231,6 +231,7 @@ impl Reader {
         let mut changed = is_new || record.used_ms + USED_EVERY_MS < now_ms;
         let committed = log.group_offsets(group)?;
         let mut changes = OffsetChanges::new();
+        open.places.retain(|_, place| !place.partition.is_gone());
         for topic in log.topics().iter().filter(|topic| topics.matches(&topic.name, topic_prefix)) {
             let model = TopicRef::parse(topic_prefix, &topic.name).and_then(TopicRef::model);
             let known = record.starts.get(&topic.name).cloned().unwrap_or_default();
@@ -238,14 +239,17 @@ impl Reader {
             for (index, partition) in topic.partitions.iter().enumerate() {
                 let place = partition.name().clone();
                 let offsets = partition.offsets();
-                let first = match (known.get(index), is_new, start) {
+                // Without a position it is another topic of that name than the one it began with.
+                let began = known.get(index).filter(|_| committed.contains_key(&place));
+                let first = match (began, is_new, start) {
                     (Some(start), _, _) => *start,
                     (None, true, Start::Latest) => offsets.high_watermark,
                     // A topic made since: all of it is news to the group.
                     (None, _, Start::Earliest) | (None, false, Start::Latest) => offsets.log_start,
                 };
-                if index >= starts.len() {
-                    starts.push(first);
+                match starts.get_mut(index) {
+                    Some(start) => *start = first,
+                    None => starts.push(first),
                 }
                 if open.places.contains_key(&place) {
                     continue;
@@ -325,7 +329,13 @@ impl Reader {
         }
         let mut to = from;
         let wanted = READ_BYTES.min(batch.max_bytes.saturating_sub(batch.bytes).max(1));
-        'read: for bytes in self.context.broker.log().read(&place.partition, from, wanted)? {
+        let read = match self.context.broker.log().read(&place.partition, from, wanted) {
+            // Deleted, or let go by its age, meanwhile: the next call sees that.
+            Err(ReadError::Gone { .. }) => return Ok(()),
+            Err(ReadError::OutOfRange { allowed, .. }) if allowed.start > from => return Ok(()),
+            read => read?,
+        };
+        'read: for bytes in read {
             let bad = |reason| ReadError::Batch { partition: name.clone(), offset: from, reason };
             let records = Records::of(&bytes).map_err(bad)?;
             // Offsets without a record, in a batch that was cleaned, are done with as well.
@@ -358,6 +368,7 @@ impl Reader {
         let mut moved: BTreeMap<usize, BTreeMap<TopicPartition, Offset>> = BTreeMap::new();
         for (index, name, from) in ranges {
             let place = state.subscriptions.get_mut(*index).and_then(|s| s.places.get_mut(name));
+            let place = place.filter(|place| !place.partition.is_gone());
             if let Some(offset) = place.and_then(|place| place.position.done(*from)) {
                 moved.entry(*index).or_default().insert(name.clone(), offset);
             }
@@ -417,7 +428,8 @@ impl SubscriptionState {
     /// The next partition that has something, after the one read last.
     fn next_place(&self) -> Option<TopicPartition> {
         let ready = |(_, place): &(&TopicPartition, &Place)| {
-            place.position.available(place.partition.offsets().high_watermark).is_some()
+            let end = place.partition.offsets().high_watermark;
+            !place.partition.is_gone() && place.position.available(end).is_some()
         };
         let after = self.last.as_ref().and_then(|last| {
             use std::ops::Bound::{Excluded, Unbounded};

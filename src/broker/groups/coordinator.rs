@@ -311,12 +311,7 @@ impl Shared {
     }
 
     /// Queues a group's metadata; the machine is told when it is durable.
-    fn store(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        write: WriteId,
-        metadata: GroupMetadata,
-    ) -> Result<(), GroupError> {
+    fn store(self: &Arc<Self>, entry: &Arc<Entry>, write: WriteId, metadata: GroupMetadata) -> Result<(), GroupError> {
         let (sender, outcome) = oneshot::channel();
         let changes = GroupChanges { metadata: Some(Some(metadata)), ..GroupChanges::default() };
         let done = Box::new(move |outcome: Result<_, _>| {

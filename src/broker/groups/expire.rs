@@ -46,8 +46,7 @@ impl Shared {
         let expired = |(place, committed): &(TopicPartition, CommittedOffset)| {
             log.topic(&place.topic).is_none() || has_expired(&expiry, place, committed, oldest_ms)
         };
-        let offsets: OffsetChanges =
-            committed.into_iter().filter(expired).map(|(place, _)| (place, None)).collect();
+        let offsets: OffsetChanges = committed.into_iter().filter(expired).map(|(place, _)| (place, None)).collect();
         let (count, nothing_left) = (offsets.len(), offsets.len() == total && empty);
         let mut changes = GroupChanges { offsets, ..GroupChanges::default() };
         if nothing_left {

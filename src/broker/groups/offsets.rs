@@ -8,9 +8,7 @@ use azulite_storage::{Done, TopicPartition, clock};
 use tokio::sync::oneshot;
 
 use super::coordinator::{Coordinator, Shared, check_group_id};
-use super::{
-    CLASSIC, Committer, GroupDescription, GroupError, GroupState, ListedGroup, OffsetToCommit, PerPartition,
-};
+use super::{CLASSIC, Committer, GroupDescription, GroupError, GroupState, ListedGroup, OffsetToCommit, PerPartition};
 use crate::broker::{
     AppendError, CommitOffsetsError, CommittedOffset, GroupChanges, GroupRecord, OffsetChanges, PartitionNumber,
 };
@@ -138,7 +136,8 @@ impl Coordinator {
     /// # Errors
     /// [`GroupError::CoordinatorNotAvailable`]: the index failed.
     pub async fn list(&self, states: Vec<String>, types: Vec<String>) -> Result<Vec<ListedGroup>, GroupError> {
-        let named = |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|w| w.eq_ignore_ascii_case(is));
+        let named =
+            |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|w| w.eq_ignore_ascii_case(is));
         let mut groups = self.blocking("", |shared, _| Ok(Ok(shared.list()?))).await?;
         groups.retain(|group| named(&states, group.state.name()) && named(&types, group.group_type));
         Ok(groups)
@@ -172,10 +171,7 @@ impl Coordinator {
 }
 
 /// Queues a change with `start` and waits until it is durable. Blocks.
-pub(super) fn wait(
-    group: &str,
-    start: impl FnOnce(Done) -> Result<(), CommitOffsetsError>,
-) -> Result<(), GroupError> {
+pub(super) fn wait(group: &str, start: impl FnOnce(Done) -> Result<(), CommitOffsetsError>) -> Result<(), GroupError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // It is waited for below.
     start(Box::new(move |outcome| drop(sender.send(outcome)))).map_err(|error| unavailable(group, &error))?;

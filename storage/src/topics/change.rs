@@ -178,13 +178,11 @@ impl Store {
         Ok(altered)
     }
 
-    /// Sets what topics take whose configuration does not say. Not kept: the caller sets it after each opening.
+    /// Sets what topics take whose configuration does not say; views of all topics are made anew. Not kept: the caller
+    /// sets it after each opening.
     pub fn set_topic_defaults(&self, defaults: TopicSettings) {
         let core = &self.core;
         let mut current = core.topics.change();
-        if *current == defaults {
-            return;
-        }
         *current = defaults;
         for topic in self.topics().into_iter().filter(|topic| !topic.internal) {
             core.topics.insert(topic.changed(topic.partitions.clone(), topic.config.clone(), &defaults));

@@ -339,7 +339,13 @@ impl<J, S> Group<J, S> {
     }
 
     /// A write has ended: durable, or refused with `error`.
-    pub(super) fn stored(&mut self, now: Millis, write: WriteId, outcome: Result<(), GroupError>, out: &mut Effects<J, S>) {
+    pub(super) fn stored(
+        &mut self,
+        now: Millis,
+        write: WriteId,
+        outcome: Result<(), GroupError>,
+        out: &mut Effects<J, S>,
+    ) {
         match self.writes.remove(&write) {
             Some(Write::Assignments(assignments)) if self.assigning == Some(write) => match outcome {
                 Ok(()) => self.become_stable(now, assignments, out),
