@@ -33,7 +33,6 @@ pub mod elect_leaders;
 pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
-pub mod group_metadata;
 pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;

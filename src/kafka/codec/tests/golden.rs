@@ -8,7 +8,7 @@ use super::{decoded, encoded, hex};
 use crate::kafka::codec::header::{read_response, request_frame, response_frame};
 use crate::kafka::codec::messages::{
     api_versions::*, consumer_group_heartbeat::*, consumer_protocol::*, describe_client_quotas::*,
-    describe_topic_partitions::*, fetch::*, group_metadata::*, heartbeat::*, list_offsets::*, metadata::*, produce::*,
+    describe_topic_partitions::*, fetch::*, heartbeat::*, list_offsets::*, metadata::*, produce::*,
 };
 use crate::kafka::codec::{ApiKey, Message, Reader, RequestHeader, Uuid};
 use crate::kafka::error::ErrorCode;
@@ -130,14 +130,6 @@ fn runs_of_records_become_one_field() {
     let text =
         "00000000 00000001 000174 00000001 00000000 0000 0000000000000003 0000000000000003 ffffffff 00000003 616263";
     golden(&answer, 4, text);
-}
-
-#[test]
-fn nullable_strings_inside_of_records_of_the_group_topic() {
-    let key = GroupMetadataKey { group: "g".into() };
-    golden(&key, 2, "0001 67");
-    let value = GroupMetadataValue { protocol_type: "consumer".into(), generation: 1, ..Default::default() };
-    golden(&value, 3, "0008 636f6e73756d6572 00000001 ffff ffff ffffffffffffffff 00000000");
 }
 
 #[test]
