@@ -80,6 +80,8 @@ struct World {
     clients: Vec<Client>,
     two_steps: bool,
     generation: i32,
+    /// State and generation, and since when.
+    phase: ((GroupState, i32), i64),
     committed: i64,
     /// Assignments given, by generation and member: each once.
     given: BTreeMap<(i32, String), Bytes>,
@@ -103,6 +105,7 @@ impl World {
             clients: (0..CLIENTS).map(client).collect(),
             two_steps,
             generation: 0,
+            phase: ((GroupState::Empty, 0), 0),
             committed: 0,
             given: BTreeMap::new(),
         }
@@ -318,10 +321,13 @@ impl World {
             let distinct: BTreeSet<_> = described.members.iter().map(|m| m.assignment.clone()).collect();
             assert!(distinct.len() >= described.members.iter().filter(assigned).count(), "one assignment each");
         }
-        // A parked request of a live client waits for a rebalance time-out and a second of slack at most: a join until
-        // the rebalance is over, a sync until it is over once more.
+        let phase = (described.state, described.generation);
+        if self.phase.0 != phase {
+            self.phase = (phase, self.sim.now);
+        }
+        // A parked request of a live client waits in one state for a rebalance time-out and a second of slack at most.
         for (n, client) in self.clients.iter().enumerate().filter(|(_, client)| client.alive) {
-            let waited = self.sim.now - client.since;
+            let waited = self.sim.now - client.since.max(self.phase.1);
             let parked = matches!(client.waits, Waits::Join(_) | Waits::Sync(_));
             let slow = !self.sim.writes.is_empty();
             assert!(!parked || slow || waited <= REBALANCE_MS + 1_000, "client {n} waits since {waited} ms");
