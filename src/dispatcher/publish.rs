@@ -172,7 +172,6 @@ fn refusal(error: AppendError) -> PostError {
         // A topic deleted in between is made again by the next attempt.
         AppendError::Overloaded { .. } | AppendError::Gone { .. } => PostError::Overloaded { retry_after: RETRY_AFTER },
         AppendError::Closed => PostError::Stopping,
-        AppendError::Gone { .. } => PostError::Publish { stored: 0, total: 0, errors: vec![error.to_string()] },
         AppendError::Poisoned { .. } | AppendError::Io { .. } | AppendError::TooLarge => PostError::Poisoned,
     }
 }
