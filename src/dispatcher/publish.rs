@@ -172,7 +172,10 @@ fn refusal(error: AppendError) -> PostError {
         // A topic deleted in between is made again by the next attempt.
         AppendError::Overloaded { .. } | AppendError::Gone { .. } => PostError::Overloaded { retry_after: RETRY_AFTER },
         AppendError::Closed => PostError::Stopping,
-        AppendError::Poisoned { .. } | AppendError::Io { .. } | AppendError::TooLarge => PostError::Poisoned,
+        // No producer of ours has an id.
+        AppendError::Poisoned { .. } | AppendError::Io { .. } | AppendError::TooLarge | AppendError::Sequence(_) => {
+            PostError::Poisoned
+        }
     }
 }
 

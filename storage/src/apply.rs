@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::cache::BatchCache;
-use crate::ids::CommitNumber;
+use crate::ids::{CommitNumber, PartitionNumber};
 use crate::index::{Index, IndexError, Rows, StateKeyspace};
 use crate::keys::marker::Marker;
+use crate::keys::producer::ProducerKey;
 use crate::partition::Partition;
+use crate::producers::has_expired;
+use crate::store::{Clock, Options};
 
 /// Rows that make the applier start before their time.
 const START_ROWS: usize = 1024;
@@ -23,6 +26,8 @@ const START_ROWS: usize = 1024;
 const BITE_ROWS: usize = 64;
 /// Rows that may wait; the committer stops until there is room.
 const MAX_ROWS: usize = 65_536;
+/// How often expired producers are looked for.
+const EXPIRY_ROUND: Duration = Duration::from_secs(600);
 /// The longest a row waits.
 const MAX_AGE: Duration = Duration::from_millis(100);
 
@@ -38,6 +43,7 @@ impl CommitRows {
     fn add(&mut self, next: Self) {
         self.rows.batches.extend(next.rows.batches);
         self.rows.times.extend(next.rows.times);
+        self.rows.producers.extend(next.rows.producers);
         self.rows.state.extend(next.rows.state);
         self.partitions.extend(next.partitions);
         self.marker = next.marker;
@@ -80,6 +86,36 @@ impl Inner {
             self.flush_wanted = false;
         }
         Some(bite)
+    }
+}
+
+/// Takes producers that have written nothing for long out of the index, a few behind each bite.
+pub(crate) struct Expiry {
+    expiration_ms: i64,
+    clock: Clock,
+    /// Where this round goes on; `None` between rounds.
+    at: Option<ProducerKey>,
+    next_round: Instant,
+}
+
+impl Expiry {
+    pub(crate) fn new(options: &Options) -> Self {
+        let (expiration_ms, clock) = (options.producer_expiration_ms, options.clock.clone());
+        Self { expiration_ms, clock, at: None, next_round: Instant::now() }
+    }
+
+    fn go_on(&mut self, index: &Index) -> Result<(), IndexError> {
+        let now = Instant::now();
+        if self.at.is_none() {
+            if now < self.next_round {
+                return Ok(());
+            }
+            self.next_round = now + EXPIRY_ROUND;
+        }
+        let now_ms = (self.clock)();
+        let from = self.at.unwrap_or(ProducerKey { partition: PartitionNumber(0), producer_id: 0 });
+        self.at = index.expire_producers(from, BITE_ROWS, |row| has_expired(row, now_ms, self.expiration_ms))?;
+        Ok(())
     }
 }
 
@@ -132,6 +168,11 @@ impl Pending {
         alive
     }
 
+    /// The last commit that is in the index.
+    pub(crate) fn applied(&self) -> CommitNumber {
+        self.lock().applied
+    }
+
     /// Waits until everything pushed so far is in the index. False when the applier has stopped before.
     pub(crate) fn flush(&self) -> bool {
         let mut inner = self.lock();
@@ -153,7 +194,7 @@ impl Pending {
 
     /// The applier thread: returns when stopped and empty, or with the error that ended it. Drops what `cache` has too
     /// much of as it goes.
-    pub(crate) fn run(&self, index: &Index, cache: &BatchCache) -> Result<(), IndexError> {
+    pub(crate) fn run(&self, index: &Index, cache: &BatchCache, mut expiry: Expiry) -> Result<(), IndexError> {
         while let Some(CommitRows { rows, marker, mut partitions }) = self.next() {
             let keys: Vec<_> = rows.state.iter().map(|(keyspace, key, _)| (*keyspace, key.clone())).collect();
             let applied = index.apply(rows, marker);
@@ -171,6 +212,7 @@ impl Pending {
             }
             self.room.notify_all();
             applied?;
+            expiry.go_on(index)?;
             cache.trim();
             std::thread::yield_now();
         }

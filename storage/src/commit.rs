@@ -18,9 +18,11 @@ use crate::ids::{CommitNumber, Offset, PartitionNumber};
 use crate::index::Rows;
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
+use crate::keys::producer::WrittenBatch;
 use crate::keys::time::TimeKey;
 use crate::partition::{Life, Partition, TailRow};
-use crate::queue::{Appended, Lanes, Request};
+use crate::producers::Producers;
+use crate::queue::{Append, Appended, Lanes, Request};
 use crate::segments::{EDGE_LEN, Prepared, Sealing};
 use crate::state::FIRST_PARTITION;
 use crate::store::{AppendError, Core, Durability};
@@ -57,12 +59,15 @@ pub(crate) struct Committer {
     synced: CommitNumber,
     append_ms: i64,
     sync_due: Option<Instant>,
+    producers: Producers,
 }
 
 impl Committer {
     /// A committer that goes on after commit `last`, appended at `append_ms`.
     pub(crate) fn new(core: Arc<Core>, last: CommitNumber, append_ms: i64) -> Self {
-        Self { core, lanes: Lanes::default(), active: None, commit: last, synced: last, append_ms, sync_due: None }
+        let producers = Producers::new(core.options.producer_expiration_ms);
+        let lanes = Lanes::default();
+        Self { core, lanes, active: None, commit: last, synced: last, append_ms, sync_due: None, producers }
     }
 
     /// The committer thread: returns after the queue is closed and empty, or with the error that poisons the store.
@@ -113,6 +118,7 @@ impl Committer {
                 Ok(())
             }
             Err(WriteError::Refused(error)) => {
+                self.producers.back_to(0);
                 let error = AppendError::from_io(&error);
                 outcomes.into_iter().for_each(|outcome| (outcome.request.done)(Err(error.clone())));
                 Ok(())
@@ -141,28 +147,61 @@ impl Committer {
         let mut ends: HashMap<PartitionNumber, Offset> = HashMap::with_capacity(count);
         let (mut frames, mut outcomes) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for mut request in requests {
+            let (first, mark) = (frames.len(), self.producers.mark());
             let mut appended = Vec::with_capacity(request.appends.len());
-            for mut append in std::mem::take(&mut request.appends) {
-                append.batch.stamp(self.append_ms);
-                let header = *append.batch.header();
-                let partition = append.partition;
-                let end = ends.entry(partition.number()).or_insert_with(|| partition.offsets().high_watermark);
-                let base_offset = *end;
-                let payload = append.batch.place(base_offset, partition.leader_epoch());
-                *end += i64::from(header.last_offset_delta) + 1;
-                appended.push(Appended { base_offset, append_time_ms: self.append_ms });
-                frames.push(Planned {
-                    partition,
-                    base_offset,
-                    last_offset_delta: u32::try_from(header.last_offset_delta).unwrap_or(0),
-                    max_timestamp: header.max_timestamp,
-                    payload,
-                    position: 0,
-                });
+            let mut refused = None;
+            for append in std::mem::take(&mut request.appends) {
+                match self.plan_one(append, &mut ends, &mut frames) {
+                    Ok(one) => appended.push(one),
+                    Err(error) => {
+                        refused = Some(error);
+                        break;
+                    }
+                }
             }
-            outcomes.push(Outcome { request, appended });
+            if refused.is_some() {
+                for frame in frames.drain(first..) {
+                    ends.insert(frame.partition.number(), frame.base_offset);
+                }
+                self.producers.back_to(mark);
+            }
+            outcomes.push(Outcome { request, appended: refused.map_or(Ok(appended), Err) });
         }
         (frames, outcomes)
+    }
+
+    /// Gives a batch its offset, unless its producer sent it before or may not send it now.
+    fn plan_one(
+        &mut self,
+        append: Append,
+        ends: &mut HashMap<PartitionNumber, Offset>,
+        frames: &mut Vec<Planned>,
+    ) -> Result<Appended, AppendError> {
+        let Append { partition, mut batch } = append;
+        batch.stamp(self.append_ms);
+        let header = *batch.header();
+        let offsets = partition.offsets();
+        let (log_start, append_time_ms) = (offsets.log_start, self.append_ms);
+        let end = ends.entry(partition.number()).or_insert(offsets.high_watermark);
+        let base_offset = *end;
+        if header.producer().is_some() {
+            let place = (base_offset, append_time_ms, self.commit + 1);
+            if let Some(written) = self.producers.admit(&self.core.index, &partition, &header, place)? {
+                let WrittenBatch { base_offset, append_time_ms, .. } = written;
+                return Ok(Appended { base_offset, append_time_ms, duplicate: true, log_start });
+            }
+        }
+        *end += i64::from(header.last_offset_delta) + 1;
+        let payload = batch.place(base_offset, partition.leader_epoch());
+        frames.push(Planned {
+            partition,
+            base_offset,
+            last_offset_delta: u32::try_from(header.last_offset_delta).unwrap_or(0),
+            max_timestamp: header.max_timestamp,
+            payload,
+            position: 0,
+        });
+        Ok(Appended { base_offset, append_time_ms, duplicate: false, log_start })
     }
 
     /// Writes the frames and makes them durable as the mode says.
@@ -237,8 +276,9 @@ impl Committer {
     fn publish(&mut self, frames: Vec<Planned>, outcomes: Vec<Outcome>) {
         let core = &self.core;
         let Some(active) = &self.active else { return };
-        let mut rows = Rows::default();
-        for outcome in &outcomes {
+        let producers = self.producers.settle(|| core.pending.applied());
+        let mut rows = Rows { producers, ..Rows::default() };
+        for outcome in outcomes.iter().filter(|outcome| outcome.appended.is_ok()) {
             let changes = outcome.request.changes.iter();
             rows.state.extend(changes.map(|(keyspace, c)| (*keyspace, c.key.clone(), c.value.clone())));
         }
@@ -278,10 +318,11 @@ impl Committer {
     fn reply(&self, outcomes: Vec<Outcome>) {
         let state_end = self.core.state_partition.offsets().high_watermark;
         for Outcome { request, appended } in outcomes {
-            if request.catalogue {
-                self.core.catalogue.push(state_end, request.changes, appended, request.done);
-            } else {
-                (request.done)(Ok(appended));
+            match appended {
+                Ok(appended) if request.catalogue => {
+                    self.core.catalogue.push(state_end, request.changes, appended, request.done);
+                }
+                appended => (request.done)(appended),
             }
         }
     }
@@ -299,7 +340,8 @@ impl Committer {
 
 struct Outcome {
     request: Request,
-    appended: Vec<Appended>,
+    /// Said only when the commit is durable: even a refusal can rest on what is in it.
+    appended: Result<Vec<Appended>, AppendError>,
 }
 
 enum WriteError {

@@ -11,6 +11,7 @@ use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 use crate::ids::{Offset, PartitionNumber};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::{MARKER_KEY, Marker};
+use crate::keys::producer::{ProducerKey, ProducerRow};
 use crate::keys::time::{TimeKey, decode_offset};
 use crate::keys::{decode_value, encode_value};
 
@@ -53,6 +54,8 @@ pub struct Rows {
     pub batches: Vec<(BatchKey, BatchRow)>,
     /// Rows of keyspace `time`.
     pub times: Vec<(TimeKey, Offset)>,
+    /// Rows of keyspace `producers`.
+    pub producers: Vec<(ProducerKey, ProducerRow)>,
     /// New values (`None`: removed) of state rows.
     pub state: Vec<(StateKeyspace, Bytes, Option<Bytes>)>,
 }
@@ -61,7 +64,7 @@ impl Rows {
     /// Number of rows.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.batches.len() + self.times.len() + self.state.len()
+        self.batches.len() + self.times.len() + self.producers.len() + self.state.len()
     }
 }
 
@@ -74,6 +77,7 @@ pub struct Index {
     db: Database,
     log: Keyspace,
     time: Keyspace,
+    producers: Keyspace,
     state: Keyspace,
     groups: Keyspace,
     meta: Keyspace,
@@ -102,8 +106,8 @@ impl Index {
             .open()?;
         let keyspace = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let (log, time, state) = (keyspace("log")?, keyspace("time")?, keyspace("state")?);
-        let (groups, meta) = (keyspace("groups")?, keyspace("meta")?);
-        Ok(Self { db, log, time, state, groups, meta })
+        let (groups, producers, meta) = (keyspace("groups")?, keyspace("producers")?, keyspace("meta")?);
+        Ok(Self { db, log, time, producers, state, groups, meta })
     }
 
     /// Up to where the index has been brought; `None` for a new one.
@@ -129,6 +133,9 @@ impl Index {
         for (key, offset) in rows.times {
             batch.insert(&self.time, key.encode(), offset.to_be_bytes());
         }
+        for (key, row) in rows.producers {
+            batch.insert(&self.producers, key.encode(), encode_value(&row));
+        }
         for (keyspace, key, value) in rows.state {
             match value {
                 Some(value) => batch.insert(self.keyspace(keyspace), key, value),
@@ -152,8 +159,8 @@ impl Index {
     }
 
     /// The keyspaces whose keys begin with a partition number.
-    fn by_partition(&self) -> [&Keyspace; 2] {
-        [&self.log, &self.time]
+    fn by_partition(&self) -> [&Keyspace; 3] {
+        [&self.log, &self.time, &self.producers]
     }
 
     /// Takes out up to `limit` rows of a partition whose topic is gone, whatever they are. Returns how many it found:
@@ -186,7 +193,7 @@ impl Index {
             let Some(guard) = keyspace.range(from.0.to_be_bytes()..).next() else { continue };
             let key = guard.key()?;
             let number = key.first_chunk().map(|bytes| PartitionNumber(u32::from_be_bytes(*bytes)));
-            let number = number.ok_or_else(|| damaged("log or time", &key))?;
+            let number = number.ok_or_else(|| damaged("log, time or producers", &key))?;
             lowest = Some(lowest.map_or(number, |lowest: PartitionNumber| lowest.min(number)));
         }
         Ok(lowest)
@@ -294,15 +301,70 @@ impl Index {
         time_row(guard).map(Some)
     }
 
+    /// What a producer last wrote to a partition.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn producer(&self, key: ProducerKey) -> Result<Option<ProducerRow>, IndexError> {
+        let key = key.encode();
+        let row = self.producers.get(key)?;
+        row.map(|bytes| decode_value(&bytes).ok_or_else(|| damaged("producers", &key))).transpose()
+    }
+
+    /// The producers of one partition, by id.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub fn producers(
+        &self,
+        partition: PartitionNumber,
+    ) -> impl Iterator<Item = Result<(ProducerKey, ProducerRow), IndexError>> + use<> {
+        self.producers.prefix(partition.0.to_be_bytes()).map(producer_row)
+    }
+
+    /// Looks at up to `limit` producers from `from` on and removes those that `expired` says are. Returns where to go on;
+    /// `None` at the end. Only for the thread that writes the rows, so that none is removed that was just renewed.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn expire_producers(
+        &self,
+        from: ProducerKey,
+        limit: usize,
+        expired: impl Fn(&ProducerRow) -> bool,
+    ) -> Result<Option<ProducerKey>, IndexError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        let (mut removed, mut next) = (false, None);
+        for (seen, guard) in self.producers.range(from.encode()..).enumerate() {
+            let (key, row) = producer_row(guard)?;
+            if seen == limit {
+                next = Some(key);
+                break;
+            }
+            if expired(&row) {
+                batch.remove(&self.producers, key.encode());
+                removed = true;
+            }
+        }
+        if removed {
+            batch.commit()?;
+        }
+        Ok(next)
+    }
+
     /// Every row of every keyspace but the marker, sorted: for tests that compare two indexes.
     ///
     /// # Errors
     /// See [`IndexError`].
     pub fn dump(&self) -> Result<Vec<IndexRow>, IndexError> {
         let mut rows = Vec::new();
-        for (name, keyspace) in
-            [("groups", &self.groups), ("log", &self.log), ("state", &self.state), ("time", &self.time)]
-        {
+        for (name, keyspace) in [
+            ("groups", &self.groups),
+            ("log", &self.log),
+            ("producers", &self.producers),
+            ("state", &self.state),
+            ("time", &self.time),
+        ] {
             for guard in keyspace.iter() {
                 let (key, value) = guard.into_inner()?;
                 rows.push((name.to_owned(), key.to_vec(), value.to_vec()));
@@ -330,6 +392,11 @@ fn time_row(guard: Guard) -> Result<(i64, Offset), IndexError> {
     let (key, value) = guard.into_inner()?;
     let row = TimeKey::decode(&key).zip(decode_offset(&value));
     row.map(|(k, offset)| (k.timestamp, offset)).ok_or_else(|| damaged("time", &key))
+}
+
+fn producer_row(guard: Guard) -> Result<(ProducerKey, ProducerRow), IndexError> {
+    let (key, value) = guard.into_inner()?;
+    ProducerKey::decode(&key).zip(decode_value(&value)).ok_or_else(|| damaged("producers", &key))
 }
 
 fn damaged(keyspace: &'static str, key: &[u8]) -> IndexError {

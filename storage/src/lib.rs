@@ -3,7 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`store`] | the open data directory: start, stop, threads, state |
-//! | [`topics`], [`log`], [`groups`], [`blobs`] | what callers do with it |
+//! | [`topics`], [`log`], [`groups`], [`producers`], [`blobs`] | what callers do with it |
 //! | [`commit`](crate::queue), [`segments`], [`frame`], [`batch`], [`compress`] | the log: one committer, one sync, frames in segment files |
 //! | [`index`], [`keys`] | fjall: everything that is looked up; rebuilt from the segments |
 //! | [`recover`] | bringing the index forward, torn tails, damage |
@@ -32,6 +32,7 @@ pub mod maintenance;
 pub mod membership;
 pub mod offsets;
 pub mod partition;
+pub mod producers;
 pub mod queue;
 pub mod recover;
 pub mod retention;

@@ -19,6 +19,10 @@ pub struct Appended {
     pub base_offset: Offset,
     /// When it was appended, milliseconds since 1970.
     pub append_time_ms: i64,
+    /// True when the producer had sent it before: offset and time are those of then, and nothing was appended now.
+    pub duplicate: bool,
+    /// The first offset that the partition keeps.
+    pub log_start: Offset,
 }
 
 /// Called once with the outcome, on a storage thread: it must be quick and must not call back into the store.

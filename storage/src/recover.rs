@@ -17,7 +17,9 @@ use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber};
 use crate::index::{Index, IndexError, Rows, StateKeyspace};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
+use crate::keys::producer::ProducerKey;
 use crate::keys::time::{TimeKey, enters_new_second};
+use crate::producers::Replay;
 use crate::segments::{EDGE_LEN, Found, Scan, Sealing, Segments};
 use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTITION, StateKey, value};
 use crate::store::OpenError;
@@ -64,6 +66,8 @@ struct Framed {
     header: FrameHeader,
     position: u64,
     max_timestamp: i64,
+    /// The header of a batch of an idempotent producer.
+    produced: Option<BatchHeader>,
     /// The payload of a state record batch.
     state: Option<Bytes>,
 }
@@ -115,6 +119,7 @@ pub(crate) struct Recovery<'a> {
     expected: CommitNumber,
     waiting: VecDeque<Commit>,
     rows: Rows,
+    producers: Replay,
     marker: Option<Marker>,
     ends: HashMap<PartitionNumber, End>,
     report: Recovered,
@@ -146,11 +151,18 @@ impl<'a> Recovery<'a> {
             expected: 1,
             waiting: VecDeque::new(),
             rows: Rows::default(),
+            producers: Replay::default(),
             marker: None,
             ends: HashMap::new(),
             report: Recovered::default(),
             spans: BTreeMap::new(),
         }
+    }
+
+    /// Forgets producers that wrote nothing for this long; without it none is forgotten.
+    pub(crate) fn expiring_producers(mut self, expiration_ms: i64) -> Self {
+        self.producers = Replay::new(expiration_ms);
+        self
     }
 
     /// Brings the index to the end of the log, from its marker or, when it has none, from the start.
@@ -225,7 +237,8 @@ impl<'a> Recovery<'a> {
         let state = (header.partition < FIRST_PARTITION).then(|| payload.clone());
         let max_timestamp = batch.map_or(-1, |b| b.max_timestamp);
         let end = position + header.frame_len();
-        let framed = Framed { header, position, max_timestamp, state };
+        let produced = batch.filter(|batch| batch.producer().is_some());
+        let framed = Framed { header, position, max_timestamp, produced, state };
         self.add(segment, header.commit, position, end, Ok(framed));
         if header.last_of_commit
             && let Some(commit) = self.waiting.back_mut()
@@ -343,7 +356,7 @@ impl<'a> Recovery<'a> {
         self.report.replayed_commits += 1;
         // Commits behind this one are judged by what they say themselves; their numbers may be given again.
         self.marker = Some(Marker::new(commit.number, commit.number, commit.segment, commit.end, last_frame));
-        if self.rows.count() >= ROWS_AT_ONCE {
+        if self.rows.count() >= ROWS_AT_ONCE || self.producers.is_full() {
             self.apply()?;
         }
         Ok(())
@@ -401,6 +414,10 @@ impl<'a> Recovery<'a> {
         let row = BatchRow::new(segment, frame.position, payload_len, last_offset_delta, frame.max_timestamp)
             .appended_at(frame.header.append_time_ms);
         self.rows.batches.push((BatchKey { partition, base_offset }, row));
+        if let Some(batch) = &frame.produced {
+            let key = ProducerKey { partition, producer_id: batch.producer_id };
+            self.producers.replay(self.index, key, batch, (base_offset, frame.header.append_time_ms))?;
+        }
         match &frame.state {
             Some(batch) => self.state_rows(segment, frame, batch),
             None => Ok(()),
@@ -449,6 +466,7 @@ impl<'a> Recovery<'a> {
     }
 
     fn apply(&mut self) -> Result<(), OpenError> {
+        self.rows.producers = self.producers.take();
         match self.marker {
             Some(marker) if self.rows.count() > 0 || self.report.replayed_commits > 0 => {
                 Ok(self.index.apply(std::mem::take(&mut self.rows), marker)?)

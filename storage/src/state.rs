@@ -33,6 +33,7 @@ enum KeyType {
     Kv = 6,
     Epochs = 7,
     ClockHold = 8,
+    ProducerIds = 9,
 }
 
 impl KeyType {
@@ -46,6 +47,7 @@ impl KeyType {
             Self::Kv => 6,
             Self::Epochs => 7,
             Self::ClockHold => 8,
+            Self::ProducerIds => 9,
         }
     }
 }
@@ -69,6 +71,8 @@ pub enum StateKey {
     Epochs(PartitionNumber),
     /// Retention by time waits because the clock is not trusted.
     ClockHold,
+    /// The first producer id that is not reserved.
+    ProducerIds,
 }
 
 /// Names one stored blob as clients see it.
@@ -115,6 +119,7 @@ impl StateKey {
             Self::Kv(name) => with(KeyType::Kv, name),
             Self::Epochs(partition) => with(KeyType::Epochs, &partition.0.to_be_bytes()),
             Self::ClockHold => with(KeyType::ClockHold, &[]),
+            Self::ProducerIds => with(KeyType::ProducerIds, &[]),
         }
     }
 
@@ -134,6 +139,7 @@ impl StateKey {
             6 => return Some(Self::Kv(rest.to_vec())),
             7 => Self::Epochs(PartitionNumber(u32::from_be_bytes(take(&mut rest)?))),
             8 => Self::ClockHold,
+            9 => Self::ProducerIds,
             _ => return None,
         };
         rest.is_empty().then_some(key)
@@ -299,12 +305,13 @@ mod tests {
             (StateKey::Kv(b"x".to_vec()), vec![6, b'x']),
             (StateKey::Epochs(PartitionNumber(2)), vec![7, 0, 0, 0, 2]),
             (StateKey::ClockHold, vec![8]),
+            (StateKey::ProducerIds, vec![9]),
         ];
         for (key, golden) in cases {
             assert_eq!(key.encode(), golden);
             assert_eq!(StateKey::decode(&golden), Some(key));
         }
-        for bad in [&[][..], &[0], &[7, 1], &[8, 0], &[9], &[2, 0], &[3, 1], &[4, 0], &[5, 0, 0, 0, 2, 0], &[1, 0xff]] {
+        for bad in [&[][..], &[0], &[7, 1], &[8, 0], &[10], &[2, 0], &[3, 1], &[4, 0], &[5, 0, 0, 0, 2, 0], &[1, 0xff]] {
             assert_eq!(StateKey::decode(bad), None, "{bad:?}");
         }
     }

@@ -27,6 +27,7 @@ use crate::keeper::Keeper;
 use crate::log::ReadError;
 use crate::maintenance::Maintenance;
 use crate::partition::{Damage, Partition};
+use crate::producers::{ProducerIds, RefusedBatch};
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
 use crate::segments::Segments;
 use crate::state::{Change, StateKey};
@@ -65,6 +66,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// Bytes of newest batches kept in memory.
     pub cache_bytes: usize,
+    /// How long a producer that writes nothing is remembered, in milliseconds.
+    pub producer_expiration_ms: i64,
     /// Bytes of the disk kept free: below it only state is taken in.
     pub reserve_bytes: u64,
     /// Called once when the store has stopped itself: nothing more is acknowledged, the process should end.
@@ -98,6 +101,7 @@ impl Options {
             commit_bytes: 8 << 20,
             queue_bytes: 64 << 20,
             cache_bytes: 16 << 20,
+            producer_expiration_ms: 86_400_000,
             reserve_bytes: 0,
             on_fatal: None,
             maintenance: None,
@@ -206,6 +210,9 @@ pub enum AppendError {
     /// A batch could not be built: a record is too large.
     #[error("a record batch may hold at most 2 GiB")]
     TooLarge,
+    /// The batch does not follow what its idempotent producer wrote before.
+    #[error(transparent)]
+    Sequence(Box<RefusedBatch>),
 }
 
 impl AppendError {
@@ -234,6 +241,7 @@ pub(crate) struct Core {
     pub(crate) offsets_partition: Arc<Partition>,
     pub(crate) partitions: RwLock<HashMap<PartitionNumber, Arc<Partition>>>,
     pub(crate) topics: Topics,
+    pub(crate) producer_ids: ProducerIds,
     pub(crate) synced: AtomicU64,
     pub(crate) maintenance: Maintenance,
     /// When the newest frame found at the opening was appended, milliseconds since 1970; 0 when there was none.

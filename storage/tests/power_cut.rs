@@ -7,15 +7,16 @@
 
 mod support;
 
+use azulite_storage::batch::Producer;
 use azulite_storage::blob::BlobError;
 use azulite_storage::blobs::Deleted;
-use azulite_storage::ids::TopicPartition;
+use azulite_storage::ids::{Offset, TopicPartition};
 use azulite_storage::state::BlobRefKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use support::ledger::{Ledger, Line, Register, RequestNumber};
+use support::ledger::{Found, Ledger, Line, Register, RequestNumber};
 use support::rng::Rng;
 use support::session::{Appending, Places, Session, content_hash, fast_tempdir, same_rows, small_options};
 use support::sim_fs::SimFs;
@@ -38,6 +39,14 @@ enum Aftermath {
     Gone,
 }
 
+/// A batch of an idempotent producer. What is not known to be stored is sent again until it is.
+struct Numbered {
+    first_sequence: i32,
+    lines: Vec<Line>,
+    /// Where it is, once that was said or seen.
+    base: Option<Offset>,
+}
+
 /// One data directory, what was done to it, and what it owes.
 struct Life {
     rng: Rng,
@@ -49,6 +58,9 @@ struct Life {
     offsets: BTreeMap<(String, TopicPartition), Register<Option<i64>>>,
     blobs: BTreeMap<BlobRefKey, Register<bool>>,
     contents: BTreeMap<[u8; 32], Vec<u8>>,
+    numbered: BTreeMap<(TopicPartition, i64), Vec<Numbered>>,
+    /// What the last check saw.
+    found: BTreeMap<TopicPartition, Vec<Found>>,
     cuts: u64,
     serial: u64,
     trace: Vec<String>,
@@ -67,6 +79,8 @@ impl Life {
             offsets: BTreeMap::new(),
             blobs: BTreeMap::new(),
             contents: BTreeMap::new(),
+            numbered: BTreeMap::new(),
+            found: BTreeMap::new(),
             cuts: 0,
             serial: 0,
             trace: Vec::new(),
@@ -167,7 +181,8 @@ impl Life {
 
     fn work(&mut self, session: &Session) -> Result<(), String> {
         match self.rng.below(100) {
-            0..45 => self.append(session),
+            0..30 => self.append(session),
+            30..45 => self.append_numbered(session),
             45..55 => self.create_topic(session),
             55..70 => self.commit_offsets(session),
             70..85 => self.publish(session),
@@ -219,6 +234,58 @@ impl Life {
             }
             Err(e) => self.failed("append", &e),
         }
+    }
+
+    /// An idempotent producer sends again what it has no answer for, something it has an answer for, and new batches, all
+    /// at once. What is stored already is answered with the offset it has.
+    fn append_numbered(&mut self, session: &Session) -> Result<(), String> {
+        let partitions = self.partitions();
+        if partitions.is_empty() {
+            return self.create_topic(session);
+        }
+        let partition = self.rng.pick(&partitions).clone();
+        let (lane, id) = (u64::try_from(partition.partition % 2).unwrap(), i64::try_from(self.rng.below(2)).unwrap());
+        let place = (partition.clone(), id);
+        let mut batches = self.numbered.remove(&place).unwrap_or_default();
+        let mut wanted: Vec<_> = (0..batches.len()).filter(|at| batches[*at].base.is_none()).collect();
+        if !batches.is_empty() && self.rng.chance(50) {
+            wanted.push(batches.len() - 1 - self.rng.index(batches.len().min(3)));
+        }
+        for _ in 0..self.rng.below(3) {
+            let next = |last: &Numbered| last.first_sequence + i32::try_from(last.lines.len()).unwrap();
+            let first_sequence = batches.last().map_or(0, next);
+            wanted.push(batches.len());
+            batches.push(Numbered { first_sequence, lines: self.lines(), base: None });
+        }
+        let mut waiting = Vec::new();
+        let mut sent = BTreeSet::new();
+        for at in wanted {
+            let Numbered { first_sequence, lines, base } = &batches[at];
+            let stored = base.or_else(|| place_of(self.found.get(&partition)?, lines));
+            let fresh = stored.is_none() && sent.insert(at);
+            let request = fresh.then(|| self.ledger.send(&[(partition.clone(), lines.clone())]));
+            let producer = Producer { id, epoch: 0, base_sequence: *first_sequence };
+            waiting.push((at, stored, request, session.append_of(producer, lane, &partition, lines)));
+        }
+        let outcome = waiting.into_iter().try_for_each(|(at, stored, request, appending)| {
+            self.trace
+                .push(format!("producer {id} sent {at} to {partition}, stored at {stored:?}, request {request:?}"));
+            let appended = match appending.wait_whole() {
+                Ok(appended) => appended[0],
+                Err(error) => return self.failed("append with a sequence", &error),
+            };
+            let stored = stored.or(batches[at].base);
+            if stored.is_some_and(|base| base != appended.base_offset) || appended.duplicate != stored.is_some() {
+                return Err(format!("producer {id} got {appended:?} for what is stored at {stored:?}"));
+            }
+            if let Some(request) = request {
+                self.ledger.promise(request, &[(partition.clone(), appended.base_offset)]);
+            }
+            batches[at].base = Some(appended.base_offset);
+            Ok(())
+        });
+        self.numbered.insert(place, batches);
+        outcome
     }
 
     /// A call may fail only because the power did.
@@ -377,6 +444,7 @@ impl Life {
             return Err(format!("topic {extra:?} was never created"));
         }
         self.ledger.settle(&records)?;
+        self.found = records;
         for ((group, partition), register) in &mut self.offsets {
             let found = session.committed(group, partition)?;
             register.settle(found).map_err(|e| format!("offset of {group} in {partition}: {e}"))?;
@@ -427,6 +495,12 @@ fn lead(seed: u64, body: impl FnOnce(&mut Life) -> Result<(), String>) -> Result
         eprintln!("{text}");
         text
     })
+}
+
+/// Where these lines lie among what was read back.
+fn place_of(found: &[Found], lines: &[Line]) -> Option<Offset> {
+    let here = |at: &&[Found]| at.iter().zip(lines).all(|(found, line)| found.line == *line);
+    found.windows(lines.len()).find(here).map(|at| at[0].offset)
 }
 
 fn live(seed: u64, cuts: u64) -> Result<(), String> {

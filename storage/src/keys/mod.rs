@@ -4,6 +4,7 @@
 
 pub mod log;
 pub mod marker;
+pub mod producer;
 pub mod time;
 
 use bincode::{Decode, Encode};

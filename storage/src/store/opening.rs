@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::lost::{AtRisk, LostRange};
 use super::{Core, OpenError, Options, ThreadBody, Threads};
-use crate::apply::Pending;
+use crate::apply::{Expiry, Pending};
 use crate::batch::Records;
 use crate::blob::BlobFiles;
 use crate::cache::BatchCache;
@@ -24,6 +24,7 @@ use crate::keeper::Keeper;
 use crate::log::ReadError;
 use crate::maintenance::Maintenance;
 use crate::partition::{LeaderEpoch, Partition};
+use crate::producers::ProducerIds;
 use crate::queue::Queue;
 use crate::recover::{Recovered, Recovery, damage_record, log_start, marker_fits};
 use crate::segments::Segments;
@@ -95,7 +96,8 @@ pub(super) fn recover(
         Err(_) => fresh_index(&path).map_err(io_error)??,
     };
     let lost_and_found = options.root.join("lost+found");
-    let recovered = Recovery::new(fs, segments, &index, &lost_and_found, synced).run()?;
+    let recovery = Recovery::new(fs, segments, &index, &lost_and_found, synced);
+    let recovered = recovery.expiring_producers(options.producer_expiration_ms).run()?;
     let lost = at_risk.lost(&index, &recovered)?;
     Ok((index, recovered, lost))
 }
@@ -144,6 +146,7 @@ pub(super) fn build_core(
         (options.segment_bytes, options.reserve_bytes),
         SegmentNumber(recovered.next_segment.max(1)),
     );
+    let producer_ids = ProducerIds::read(&index)?;
     let core = Core {
         opened: Instant::now(),
         maintenance: Maintenance::new(options.maintenance),
@@ -165,6 +168,7 @@ pub(super) fn build_core(
         state_partition,
         offsets_partition,
         topics,
+        producer_ids,
         lock,
     };
     for (partition, from, record) in stored_damage(&core.index)? {
@@ -282,7 +286,9 @@ pub(super) fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<T
         maintenance,
         applier: spawn(
             "apply",
-            Box::new(move |core| core.pending.run(&core.index, &core.cache).map_err(|e| index(&e))),
+            Box::new(move |core| {
+                core.pending.run(&core.index, &core.cache, Expiry::new(&core.options)).map_err(|e| index(&e))
+            }),
         )?,
         keeper: spawn("segments", Box::new(move |core| core.keeper.run().map_err(|e| keep(&e))))?,
         catalogue: spawn("catalogue", Box::new(move |core| core.catalogue.run().map_err(|e| catalogue(&e))))?,

@@ -1,6 +1,7 @@
 //! One opened store, spoken to in the tests' own words, so that each test says what it means and not how to call it.
 
 use super::ledger::{Found, Line};
+use azulite_storage::batch::Producer;
 use azulite_storage::blob::BlobError;
 use azulite_storage::blobs::Deleted;
 use azulite_storage::fs::Fs;
@@ -118,13 +119,19 @@ pub(crate) struct Appending(mpsc::Receiver<Result<Vec<Appended>, AppendError>>);
 impl Appending {
     /// Base offsets, one for each part.
     pub(crate) fn wait(self) -> Result<Vec<Offset>, AppendError> {
-        let appended = self.0.recv().unwrap_or(Err(AppendError::Closed))?;
-        Ok(appended.into_iter().map(|a| a.base_offset).collect())
+        Ok(self.wait_whole()?.into_iter().map(|a| a.base_offset).collect())
+    }
+
+    pub(crate) fn wait_whole(self) -> Result<Vec<Appended>, AppendError> {
+        self.0.recv().unwrap_or(Err(AppendError::Closed))
     }
 }
 
 pub(crate) fn batch(lines: &[Line]) -> CheckedBatch {
-    let mut builder = BatchBuilder::default();
+    fill(BatchBuilder::default(), lines)
+}
+
+fn fill(mut builder: BatchBuilder, lines: &[Line]) -> CheckedBatch {
     lines.iter().for_each(|line| builder.push(line.timestamp, line.key.as_deref(), line.value.as_deref()));
     builder.build().unwrap()
 }
@@ -148,10 +155,20 @@ impl Session {
     }
 
     pub(crate) fn append(&self, lane: u64, parts: &[(TopicPartition, Vec<Line>)]) -> Appending {
+        self.send(lane, self.appends(parts))
+    }
+
+    fn send(&self, lane: u64, appends: Vec<Append>) -> Appending {
         let (sender, receiver) = mpsc::channel();
         // The test may have stopped waiting.
-        self.store.append(Lane(lane), self.appends(parts), Box::new(move |outcome| drop(sender.send(outcome))));
+        self.store.append(Lane(lane), appends, Box::new(move |outcome| drop(sender.send(outcome))));
         Appending(receiver)
+    }
+
+    /// Appends one batch of an idempotent producer.
+    pub(crate) fn append_of(&self, producer: Producer, lane: u64, name: &TopicPartition, lines: &[Line]) -> Appending {
+        let batch = fill(BatchBuilder::default().producer(producer), lines);
+        self.send(lane, vec![Append { partition: self.partition(name), batch }])
     }
 
     /// Names and partition counts of the topics that are not the store's own.
