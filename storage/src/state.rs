@@ -311,7 +311,8 @@ mod tests {
             assert_eq!(key.encode(), golden);
             assert_eq!(StateKey::decode(&golden), Some(key));
         }
-        for bad in [&[][..], &[0], &[7, 1], &[8, 0], &[10], &[2, 0], &[3, 1], &[4, 0], &[5, 0, 0, 0, 2, 0], &[1, 0xff]] {
+        for bad in [&[][..], &[0], &[7, 1], &[8, 0], &[10], &[2, 0], &[3, 1], &[4, 0], &[5, 0, 0, 0, 2, 0], &[1, 0xff]]
+        {
             assert_eq!(StateKey::decode(bad), None, "{bad:?}");
         }
     }
