@@ -61,3 +61,6 @@ impl Default for Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,7 @@ impl World {
             member_id: String::new(),
             generation: -1,
             waits: Waits::Idle,
-            alive: n % 2 == 0,
+            alive: n.is_multiple_of(2),
             topics: 1,
             since: 0,
         };
@@ -204,10 +204,15 @@ impl World {
     }
 
     fn refused(&mut self, n: usize, error: &GroupError) {
-        match error {
-            GroupError::UnknownMemberId => self.clients[n].member_id.clear(),
-            GroupError::IllegalGeneration | GroupError::RebalanceInProgress | GroupError::CoordinatorNotAvailable => {}
-            other => panic!("client {n} was told {other:?}"),
+        let expected = [
+            GroupError::UnknownMemberId,
+            GroupError::IllegalGeneration,
+            GroupError::RebalanceInProgress,
+            GroupError::CoordinatorNotAvailable,
+        ];
+        assert!(expected.contains(error), "client {n} was told {error:?}");
+        if *error == GroupError::UnknownMemberId {
+            self.clients[n].member_id.clear();
         }
         self.wait(n, Waits::Idle);
     }
