@@ -8,15 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use azulite_storage::index::IndexError;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::plugin_key::{Flow, Start, Subscription};
 use super::position::Position;
 use super::topic::TopicRef;
 use crate::broker::{
-    Broker, CommitOffsetsError, CommittedOffset, Offset, OffsetChanges, Partition, PartitionNumber, ReadError, Records,
-    TopicPartition,
+    AppendError, Broker, CommitOffsetsError, CommittedOffset, Epoch, GroupChanges, GroupPositions, GroupRecord, Offset,
+    OffsetChanges, Partition, PartitionNumber, ReadError, Records, TopicPartition,
 };
 
 /// Bytes read from one partition at once, about.
@@ -36,20 +35,6 @@ pub enum ReaderError {
     /// The positions of a new group could not be made durable.
     #[error(transparent)]
     Commit(#[from] CommitOffsetsError),
-}
-
-/// What is written down about a group beside its positions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct GroupRecord {
-    /// When it was last known to be used, milliseconds since 1970.
-    used_ms: i64,
-    /// Where each partition began for it.
-    starts: BTreeMap<String, Vec<Offset>>,
-}
-
-/// Key under which a [`GroupRecord`] is kept.
-fn record_key(group: &str) -> Vec<u8> {
-    [b"http-group\0", group.as_bytes()].concat()
 }
 
 /// What all readers share.
@@ -72,6 +57,9 @@ struct Place {
 
 struct SubscriptionState {
     subscription: Subscription,
+    positions: Arc<GroupPositions>,
+    /// What the places belong to; `None` when they have to be read anew.
+    epoch: Option<Epoch>,
     places: BTreeMap<TopicPartition, Place>,
     /// The partition that was read last: the others come first next time.
     last: Option<TopicPartition>,
@@ -81,6 +69,8 @@ struct SubscriptionState {
 struct State {
     subscriptions: Vec<SubscriptionState>,
     topics_version: Option<u64>,
+    /// When the groups were last looked at.
+    opened_ms: i64,
     closed: bool,
 }
 
@@ -110,7 +100,18 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Taken {
     reader: Arc<Reader>,
-    ranges: Vec<(usize, TopicPartition, Offset)>,
+    ranges: Vec<TakenRange>,
+}
+
+/// One range of one partition.
+#[derive(Debug)]
+struct TakenRange {
+    /// The subscription it is of.
+    index: usize,
+    /// One taken before somebody else moved the group's position means nothing any more.
+    epoch: Option<Epoch>,
+    name: TopicPartition,
+    from: Offset,
 }
 
 impl Taken {
@@ -158,9 +159,11 @@ impl Reader {
     pub fn open(&self, now_ms: i64) -> Result<Vec<Flow>, ReaderError> {
         let mut state = self.lock();
         let version = self.context.broker.topics_version();
-        if state.topics_version != Some(version) {
+        // Also from time to time, so that it is written down that the groups are in use.
+        if state.topics_version != Some(version) || state.opened_ms.saturating_add(USED_EVERY_MS) < now_ms {
             self.look_for_topics(&mut state, now_ms)?;
             state.topics_version = Some(version);
+            state.opened_ms = now_ms;
         }
         let empty = state.subscriptions.iter().filter(|s| s.places.is_empty());
         Ok(empty.map(|s| s.subscription.flow).collect())
@@ -181,15 +184,35 @@ impl Reader {
     }
 
     fn forget(&self, group: &str) -> Result<(), ReaderError> {
-        let log = self.context.broker.log();
-        let removed: OffsetChanges = log.group_offsets(group)?.into_keys().map(|place| (place, None)).collect();
-        Ok(log.commit_offsets_wait(group, &removed, vec![(record_key(group), None)])?)
+        let broker = &self.context.broker;
+        let (log, positions) = (broker.log(), broker.positions(group));
+        let offsets = log.group_offsets(group)?.into_keys().map(|place| (place, None)).collect();
+        let changes = GroupChanges { offsets, values: vec![GroupRecord::remove(group)], metadata: None };
+        wait(|done| positions.overwrite(log.as_ref(), group, changes, done).map(|()| true))?;
+        Ok(())
+    }
+
+    /// Reads positions anew that somebody else has moved.
+    fn refresh(&self, state: &mut State) -> Result<(), ReaderError> {
+        let moved = |s: &&mut SubscriptionState| s.epoch != Some(s.positions.epoch());
+        let mut any = false;
+        for subscription in state.subscriptions.iter_mut().filter(moved) {
+            tracing::info!(group = subscription.subscription.group, "the group's position was moved by somebody else");
+            subscription.epoch = None;
+            any = true;
+        }
+        match any {
+            true => self.look_for_topics(state, azulite_storage::clock::now_ms()),
+            false => Ok(()),
+        }
     }
 
     fn look_for_topics(&self, state: &mut State, now_ms: i64) -> Result<(), ReaderError> {
         if state.subscriptions.is_empty() {
             let new = |subscription: &Subscription| SubscriptionState {
+                positions: self.context.broker.positions(&subscription.group),
                 subscription: subscription.clone(),
+                epoch: None,
                 places: BTreeMap::new(),
                 last: None,
             };
@@ -216,16 +239,39 @@ impl Reader {
         ends: Option<&BTreeMap<String, Vec<Offset>>>,
         now_ms: i64,
     ) -> Result<BTreeMap<String, Vec<Offset>>, ReaderError> {
+        loop {
+            if let Some(starts) = self.try_open_group(open, ends, now_ms)? {
+                return Ok(starts);
+            }
+            // Somebody else wrote positions in between: they count.
+            open.epoch = None;
+        }
+    }
+
+    /// `None` when somebody else wrote the group's positions meanwhile.
+    fn try_open_group(
+        &self,
+        open: &mut SubscriptionState,
+        ends: Option<&BTreeMap<String, Vec<Offset>>>,
+        now_ms: i64,
+    ) -> Result<Option<BTreeMap<String, Vec<Offset>>>, ReaderError> {
         let ReaderContext { broker, topic_prefix, group_retention_ms } = &self.context;
         let log = broker.log();
         let Subscription { group, start, topics, .. } = &open.subscription;
-        let stored = log.kv(&record_key(group))?.and_then(|bytes| serde_json::from_slice::<GroupRecord>(&bytes).ok());
+        let stored = GroupRecord::of(log.as_ref(), group)?;
         let expired = stored.as_ref().is_some_and(|r| r.used_ms.saturating_add(*group_retention_ms) < now_ms);
         if expired {
             tracing::info!(group, "the group was not used for its retention time and starts afresh");
             self.forget(group)?;
+            open.epoch = None;
         }
-        let stored = stored.filter(|_| !expired);
+        if open.epoch.is_none() {
+            open.epoch = Some(open.positions.settled());
+            open.places.clear();
+            open.last = None;
+        }
+        // What was read before the epoch began may have gone since.
+        let stored = if expired { None } else { GroupRecord::of(log.as_ref(), group)? };
         let is_new = stored.is_none();
         let mut record = stored.unwrap_or_default();
         let mut changed = is_new || record.used_ms + USED_EVERY_MS < now_ms;
@@ -267,10 +313,14 @@ impl Reader {
         }
         if changed || !changes.is_empty() {
             record.used_ms = now_ms;
-            let value = serde_json::to_vec(&record).unwrap_or_default();
-            log.commit_offsets_wait(group, &changes, vec![(record_key(group), Some(value.into()))])?;
+            let changes = GroupChanges { offsets: changes, values: vec![record.put(group)], metadata: None };
+            let (positions, epoch) = (&open.positions, open.epoch);
+            let write = |done| epoch.map_or(Ok(false), |e| positions.write(e, log.as_ref(), group, changes, done));
+            if !wait(write)? {
+                return Ok(None);
+            }
         }
-        Ok(record.starts)
+        Ok(Some(record.starts))
     }
 
     /// Every partition it reads.
@@ -289,6 +339,7 @@ impl Reader {
         // Given back only after the lock is released.
         let outcome = {
             let mut state = self.lock();
+            self.refresh(&mut state)?;
             let mut subscriptions = state.subscriptions.iter_mut().enumerate();
             subscriptions.try_for_each(|(index, subscription)| self.take_from(index, subscription, &mut batch))
         };
@@ -308,7 +359,7 @@ impl Reader {
             }
             let Some(name) = subscription.next_place() else { return Ok(()) };
             let Some(place) = subscription.places.get_mut(&name) else { return Ok(()) };
-            self.take_range(index, &name, place, batch)?;
+            self.take_range((index, subscription.epoch), &name, place, batch)?;
             subscription.last = Some(name);
         }
     }
@@ -316,7 +367,7 @@ impl Reader {
     /// Takes from one partition what one read gives.
     fn take_range(
         &self,
-        index: usize,
+        (index, epoch): (usize, Option<Epoch>),
         name: &TopicPartition,
         place: &mut Place,
         batch: &mut Batch,
@@ -356,59 +407,82 @@ impl Reader {
         // No record below the limit is left.
         let to = if to == from { limit } else { to };
         place.position.take(from, to);
-        batch.taken.ranges.push((index, name.clone(), from));
+        batch.taken.ranges.push(TakenRange { index, epoch, name: name.clone(), from });
         Ok(())
     }
 
-    fn acknowledge(&self, ranges: &[(usize, TopicPartition, Offset)]) {
+    fn acknowledge(&self, ranges: &[TakenRange]) {
         let mut state = self.lock();
         if state.closed {
             return;
         }
         let mut moved: BTreeMap<usize, BTreeMap<TopicPartition, Offset>> = BTreeMap::new();
-        for (index, name, from) in ranges {
-            let place = state.subscriptions.get_mut(*index).and_then(|s| s.places.get_mut(name));
-            let place = place.filter(|place| !place.partition.is_gone());
-            if let Some(offset) = place.and_then(|place| place.position.done(*from)) {
-                moved.entry(*index).or_default().insert(name.clone(), offset);
+        for range in ranges {
+            let place = state.place_of(range).filter(|place| !place.partition.is_gone());
+            if let Some(offset) = place.and_then(|place| place.position.done(range.from)) {
+                moved.entry(range.index).or_default().insert(range.name.clone(), offset);
             }
         }
         move_along(&mut state, &mut moved);
         let now_ms = azulite_storage::clock::now_ms();
         for (index, offsets) in moved {
             let Some(subscription) = state.subscriptions.get(index) else { continue };
-            let group = subscription.subscription.group.clone();
             let change = |(place, offset)| (place, Some(committed_offset(offset, now_ms)));
-            let changes: OffsetChanges = offsets.into_iter().map(change).collect();
-            self.commit(&group, &changes);
+            self.commit(subscription, offsets.into_iter().map(change).collect());
         }
     }
 
-    /// Queued under the reader's lock, so that positions reach the log in order.
-    fn commit(&self, group: &str, changes: &OffsetChanges) {
-        let name = group.to_owned();
+    /// Queued under the reader's lock, so that positions reach the log in order. Left out when somebody else has moved
+    /// them.
+    fn commit(&self, of: &SubscriptionState, offsets: OffsetChanges) {
+        let Some(epoch) = of.epoch else { return };
+        let group = &of.subscription.group;
+        let name = group.clone();
         let done = Box::new(move |outcome: Result<_, _>| {
             if let Err(error) = outcome {
                 tracing::error!(group = name, %error, "a group's position was not written; events will come again");
             }
         });
-        if let Err(error) = self.context.broker.log().commit_offsets(group, changes, Vec::new(), done) {
+        let changes = GroupChanges { offsets, ..GroupChanges::default() };
+        let log = self.context.broker.log();
+        if let Err(error) = of.positions.write(epoch, log.as_ref(), group, changes, done) {
             tracing::error!(group, %error, "a group's position was not written; events will come again");
         }
     }
 
-    fn give_back(&self, ranges: &[(usize, TopicPartition, Offset)]) {
+    fn give_back(&self, ranges: &[TakenRange]) {
         let mut state = self.lock();
         let mut numbers = Vec::with_capacity(ranges.len());
-        for (index, name, from) in ranges {
-            if let Some(place) = state.subscriptions.get_mut(*index).and_then(|s| s.places.get_mut(name)) {
-                place.position.give_back(*from);
+        for range in ranges {
+            if let Some(place) = state.place_of(range) {
+                place.position.give_back(range.from);
                 numbers.push(place.partition.number());
             }
         }
         drop(state);
         self.context.broker.wake(&numbers);
     }
+}
+
+impl State {
+    /// The place a range was taken from, unless its position was moved by somebody else since.
+    fn place_of(&mut self, range: &TakenRange) -> Option<&mut Place> {
+        let subscription = self.subscriptions.get_mut(range.index).filter(|s| s.epoch == range.epoch)?;
+        subscription.places.get_mut(&range.name)
+    }
+}
+
+/// Queues a write with `start` and waits until it is durable. False when it was not queued.
+fn wait(
+    start: impl FnOnce(azulite_storage::Done) -> Result<bool, CommitOffsetsError>,
+) -> Result<bool, CommitOffsetsError> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    // It is waited for below.
+    if !start(Box::new(move |outcome| drop(sender.send(outcome))))? {
+        return Ok(false);
+    }
+    receiver.recv().unwrap_or(Err(AppendError::Closed))?;
+    Ok(true)
 }
 
 /// Where live moved and historic has nothing left, historic moves along.
@@ -463,3 +537,6 @@ impl Batch {
 fn committed_offset(offset: Offset, commit_time_ms: i64) -> CommittedOffset {
     CommittedOffset { offset, leader_epoch: -1, metadata: String::new(), commit_time_ms }
 }
+
+#[cfg(test)]
+mod tests;

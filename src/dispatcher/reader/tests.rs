@@ -1,0 +1,130 @@
+//! A reader beside tools that move its group's positions through the coordinator.
+
+use std::path::Path;
+
+use azulite_storage::fs::RealFs;
+use azulite_storage::{Append, BatchBuilder, Lane, NewTopic, Store, clock};
+
+use super::*;
+use crate::broker::groups::{Committer, Coordinator, GroupError, OffsetToCommit, Options};
+use crate::dispatcher::plugin_key::TopicSelector;
+
+const DAY_MS: i64 = 86_400_000;
+
+struct World {
+    broker: Broker,
+    store: Store,
+    coordinator: Coordinator,
+    reader: Arc<Reader>,
+}
+
+fn subscription() -> Subscription {
+    let topics = TopicSelector::One("azul.p.system.status".into());
+    Subscription { flow: Flow::Historic, group: "g".into(), start: Start::Earliest, topics }
+}
+
+fn open(root: &Path) -> World {
+    let storage = azulite_storage::Options { segment_bytes: 1 << 20, ..azulite_storage::Options::new(root.to_owned()) };
+    let store = Store::open(Arc::new(RealFs), storage).unwrap();
+    let broker = Broker::new(Arc::new(store.clone()));
+    let name = "azul.p.system.status".to_owned();
+    let topic = broker.topic_or_create(&name.clone(), || NewTopic { name, partitions: 1, config: BTreeMap::new() });
+    let topic = topic.unwrap();
+    for n in 0..10 {
+        let mut batch = BatchBuilder::default();
+        batch.push(n, Some(b"k"), Some(format!("v{n}").as_bytes()));
+        let appends = vec![Append { partition: topic.partitions[0].clone(), batch: batch.build().unwrap() }];
+        store.append_wait(Lane(1), appends).unwrap();
+    }
+    let context = ReaderContext { broker: broker.clone(), topic_prefix: "p".into(), group_retention_ms: 30 * DAY_MS };
+    let reader = Arc::new(Reader::new(context, vec![subscription()]));
+    reader.open(clock::now_ms()).unwrap();
+    let coordinator = Coordinator::start(broker.clone(), Options::default()).unwrap();
+    World { broker, store, coordinator, reader }
+}
+
+fn place() -> TopicPartition {
+    TopicPartition { topic: "azul.p.system.status".into(), partition: 0 }
+}
+
+impl World {
+    fn take(&self, count: usize) -> (Vec<String>, Taken) {
+        let (candidates, taken) = self.reader.take(count, 1 << 20).unwrap();
+        (candidates.iter().map(|c| String::from_utf8(c.value.to_vec()).unwrap()).collect(), taken)
+    }
+
+    fn committed(&self) -> Option<Offset> {
+        // What was queued before is durable then.
+        self.broker.positions("g").settled();
+        self.store.committed("g", &place()).unwrap().map(|committed| committed.offset)
+    }
+
+    async fn reset_to(&self, offset: Offset) {
+        let offsets = vec![OffsetToCommit { place: place(), offset, leader_epoch: -1, metadata: String::new() }];
+        let answers = self.coordinator.commit_offsets("g", &Committer::default(), offsets).await.unwrap();
+        assert_eq!(answers, [(place(), Ok(()))]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_a_tool_moves_is_where_the_reader_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let (values, taken) = world.take(4);
+    assert_eq!(values, ["v0", "v1", "v2", "v3"]);
+    taken.delivered();
+    assert_eq!(world.committed(), Some(4));
+    world.reset_to(8).await;
+    let (values, taken) = world.take(4);
+    assert_eq!(values, ["v8", "v9"]);
+    taken.delivered();
+    assert_eq!(world.committed(), Some(10));
+    world.reset_to(0).await;
+    assert_eq!(world.take(2).0, ["v0", "v1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_on_its_way_does_not_undo_a_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let (values, taken) = world.take(6);
+    assert_eq!(values.len(), 6);
+    let lost = world.take(1).1;
+    world.reset_to(2).await;
+    taken.delivered();
+    drop(lost);
+    assert_eq!(world.committed(), Some(2));
+    let (values, again) = world.take(3);
+    assert_eq!(values, ["v2", "v3", "v4"]);
+    again.delivered();
+    assert_eq!(world.committed(), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_a_tool_deletes_starts_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    world.take(4).1.delivered();
+    assert_eq!(world.committed(), Some(4));
+    assert_eq!(world.coordinator.delete_group("g").await, Ok(()));
+    assert_eq!(world.committed(), None);
+    assert_eq!(world.coordinator.delete_group("g").await, Err(GroupError::GroupIdNotFound));
+    assert_eq!(world.take(1).0, ["v0"]);
+    assert_eq!(world.committed(), Some(0), "it is a group again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_in_use_writes_down_that_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let later_ms = clock::now_ms() + 31 * DAY_MS;
+    let used = || GroupRecord::of(world.broker.log().as_ref(), "g").unwrap().unwrap().used_ms;
+    let before_ms = used();
+    world.reader.open(before_ms + 1_000).unwrap();
+    assert_eq!(used(), before_ms, "at most once an hour");
+    world.reader.open(before_ms + 29 * DAY_MS).unwrap();
+    assert_eq!(used(), before_ms + 29 * DAY_MS);
+    world.take(4).1.delivered();
+    world.reader.open(later_ms).unwrap();
+    assert_eq!(world.take(1).0, ["v4"], "its positions are kept");
+}
