@@ -16,6 +16,16 @@ use crate::broker::{
 /// What of a group is left is looked for so often when it is deleted: positions may be under way.
 const DELETE_PASSES: usize = 4;
 
+/// Why a change could not be queued, in the group's terms.
+fn refused(group: &str, error: &CommitOffsetsError) -> GroupError {
+    match error {
+        // Deleted since it was looked up: the next try says so per partition.
+        CommitOffsetsError::UnknownTopic { .. } => GroupError::CoordinatorNotAvailable,
+        CommitOffsetsError::TooLong { .. } => GroupError::InvalidRequest,
+        CommitOffsetsError::Append(error) => unavailable(group, error),
+    }
+}
+
 /// A failure of the store, logged, in the group's terms.
 fn unavailable(group: &str, error: &dyn std::fmt::Display) -> GroupError {
     tracing::error!(group, %error, "a group's offsets cannot be read or written");
@@ -60,7 +70,7 @@ impl Coordinator {
             let done: Done = Box::new(move |outcome| drop(sender.send(outcome)));
             let changes = GroupChanges { offsets: changes, ..GroupChanges::default() };
             let queued = entry.positions.overwrite(self.shared.broker.log().as_ref(), group, changes, done);
-            queued.map_err(|error| unavailable(group, &error))?;
+            queued.map_err(|error| refused(group, &error))?;
             Ok(Some(durable))
         })??;
         if let Some(durable) = durable {
@@ -118,18 +128,6 @@ impl Coordinator {
         self.blocking(group, |shared, group| shared.delete_group(group)).await
     }
 
-    /// Removes the offsets of a topic from all groups. Called when the topic has been deleted, before its name is given
-    /// again.
-    ///
-    /// # Durability
-    /// On `Ok` they are gone for good.
-    /// # Errors
-    /// [`GroupError::CoordinatorNotAvailable`]; expiry removes what is left.
-    pub async fn forget_topic(&self, topic: &str) -> Result<(), GroupError> {
-        let topic = topic.to_owned();
-        self.blocking("", move |shared, _| shared.forget_topic(&topic)).await
-    }
-
     /// Groups in order of id, those that only have offsets too. `states` and `types` are Kafka's names in any case, an
     /// empty list stands for all.
     ///
@@ -174,7 +172,7 @@ impl Coordinator {
 pub(super) fn wait(group: &str, start: impl FnOnce(Done) -> Result<(), CommitOffsetsError>) -> Result<(), GroupError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // It is waited for below.
-    start(Box::new(move |outcome| drop(sender.send(outcome)))).map_err(|error| unavailable(group, &error))?;
+    start(Box::new(move |outcome| drop(sender.send(outcome)))).map_err(|error| refused(group, &error))?;
     let outcome = receiver.recv().unwrap_or(Err(AppendError::Closed));
     outcome.map(drop).map_err(|error| unavailable(group, &error))
 }
@@ -282,7 +280,7 @@ impl Shared {
                 let mut run = entry.lock();
                 run.machine.check_delete()?;
                 changes.metadata = Some(None);
-                positions.overwrite(log, group, changes, done).map_err(|error| unavailable(group, &error))?;
+                positions.overwrite(log, group, changes, done).map_err(|error| refused(group, &error))?;
                 run.machine.kill(self.now());
                 groups.remove(group);
                 return Ok(());
@@ -290,7 +288,7 @@ impl Shared {
             if changes.offsets.is_empty() && changes.values.is_empty() {
                 return Err(GroupError::GroupIdNotFound);
             }
-            positions.overwrite(log, group, changes, done).map_err(|error| unavailable(group, &error))
+            positions.overwrite(log, group, changes, done).map_err(|error| refused(group, &error))
         };
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         // It is waited for below.
@@ -301,28 +299,15 @@ impl Shared {
             return Ok(Err(unavailable(group, &error)));
         }
         // What was on its way when the group was read has arrived before it was deleted.
-        self.remove_left(group, |_, committed| committed.commit_time_ms <= begun_ms)
+        self.remove_left(group, begun_ms)
     }
 
-    fn forget_topic(self: &Arc<Self>, topic: &str) -> Result<Result<(), GroupError>, IndexError> {
-        for group in self.broker.log().groups()? {
-            if let Err(error) = self.remove_left(&group, |place, _| place.topic == topic)? {
-                return Ok(Err(error));
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// Removes the positions of a group that `which` names, until none is left.
-    fn remove_left(
-        &self,
-        group: &str,
-        which: impl Fn(&TopicPartition, &CommittedOffset) -> bool,
-    ) -> Result<Result<(), GroupError>, IndexError> {
+    /// Removes the positions of a group that were committed up to `until_ms`, until none is left.
+    fn remove_left(&self, group: &str, until_ms: i64) -> Result<Result<(), GroupError>, IndexError> {
         let (log, positions) = (self.broker.log().as_ref(), self.broker.positions(group));
         for _ in 0..DELETE_PASSES {
             let committed = log.group_offsets(group)?;
-            let left = committed.into_iter().filter(|(place, committed)| which(place, committed));
+            let left = committed.into_iter().filter(|(_, committed)| committed.commit_time_ms <= until_ms);
             let offsets = removed(left.map(|(place, _)| place));
             if offsets.is_empty() {
                 break;
