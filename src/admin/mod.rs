@@ -1,11 +1,12 @@
-//! What a person may ask about a store: topics, groups with their lag, events of one entity, what ingest announced.
+//! What a person may ask of a store: topics, groups with their lag, events of one entity, what ingest announced.
 //!
-//! Plain functions over the broker and the blob store, read-only. Called by the `azulite/v1` routes and, when no server
+//! Plain functions over the broker and the blob store, read-only but for the changes of topics. Called by the `azulite/v1` routes and, when no server
 //! runs, by the commands themselves; both print the same views. Everything here blocks on the disk.
 
 mod announced;
 mod entity;
 mod scan;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +22,7 @@ use crate::streams::{BlobReader, BlobStore, StoreError};
 pub use announced::{Announcement, identity};
 pub use entity::{Finding, FoundEvent};
 pub use scan::{DamagedRange, Flow};
+pub use topics::{AlterTopic, CreateTopic, TopicRefusal};
 
 /// Answers questions about one store; cheap to clone.
 #[derive(Clone)]
@@ -88,6 +90,9 @@ pub struct PartitionDetail {
     pub log_start_offset: i64,
     /// One past the last offset that is durable.
     pub high_watermark: i64,
+    /// Bytes of its record batches.
+    #[serde(default)]
+    pub bytes: u64,
     /// Ranges known to be lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<DamagedRange>,
@@ -246,6 +251,7 @@ fn partition_detail(partition: &Partition) -> PartitionDetail {
         partition: partition.name().partition,
         log_start_offset: offsets.log_start,
         high_watermark: offsets.high_watermark,
+        bytes: partition.size_bytes(),
         damage: damaged.collect(),
     }
 }

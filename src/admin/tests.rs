@@ -203,3 +203,26 @@ fn announcements_of_one_author_are_told_apart_by_time_only_in_their_key() {
     let line = serde_json::to_string(&found[0]).unwrap();
     assert_eq!(serde_json::from_str::<Announcement>(&line).unwrap(), found[0]);
 }
+
+#[test]
+fn topics_are_made_changed_and_deleted_by_hand() {
+    let setup = setup();
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let new =
+        |name: &str| CreateTopic { name: name.to_owned(), partitions: 2, config: pairs(&[("retention.ms", "5")]) };
+    let made = setup.admin.create_topic(new("t")).unwrap();
+    assert_eq!((made.partitions.len(), &made.config), (2, &pairs(&[("retention.ms", "5")])));
+    assert!(matches!(setup.admin.create_topic(new("t")), Err(TopicRefusal::Exists(_))));
+    assert!(matches!(setup.admin.create_topic(new("a b")), Err(TopicRefusal::Bad(_))));
+    let change: AlterTopic =
+        serde_json::from_str(r#"{"partitions": 3, "config": {"retention.ms": null, "max.message.bytes": "9"}}"#)
+            .unwrap();
+    let changed = setup.admin.alter_topic("t", change.clone()).unwrap();
+    assert_eq!((changed.partitions.len(), &changed.config), (3, &pairs(&[("max.message.bytes", "9")])));
+    let got = setup.admin.alter_topic("t", change).unwrap_err();
+    assert!(matches!(&got, TopicRefusal::Bad(text) if text.contains("3 partitions")), "got {got:?}");
+    assert_eq!(setup.admin.delete_topic("t").unwrap().id, made.id);
+    assert!(matches!(setup.admin.delete_topic("t"), Err(TopicRefusal::Missing(_))));
+    assert!(matches!(setup.admin.delete_topic("__azulite_state"), Err(TopicRefusal::Bad(_))));
+    assert!(serde_json::from_str::<AlterTopic>(r#"{"partition": 3}"#).is_err(), "a typing mistake is no empty change");
+}

@@ -158,13 +158,7 @@ impl BrokerConfig {
     /// As [`BrokerConfig::altered`].
     pub fn with(&self, dynamic: ConfigMap) -> Result<Self, ConfigError> {
         for (name, value) in &dynamic {
-            let wrong = |error| match error {
-                ConfigError::Value { value, expected, .. } => {
-                    ConfigError::Value { name: name.clone(), value, expected }
-                }
-                error => error,
-            };
-            check_value(changeable(name)?, value).map_err(wrong)?;
+            check_value(name, changeable(name)?, value)?;
         }
         Ok(Self { fixed: self.fixed.clone(), dynamic })
     }

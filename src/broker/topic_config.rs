@@ -224,7 +224,7 @@ impl ConfigError {
 pub fn check(config: &ConfigMap, broker: &BrokerConfig) -> Result<(), ConfigError> {
     for (name, value) in config {
         let key = topic_key(name).ok_or_else(|| ConfigError::Unknown { name: name.clone() })?;
-        check_value(key, value)?;
+        check_value(name, key, value)?;
     }
     let settings = TopicSettings::read(&broker.topic_defaults(), config);
     let least = settings.min_compaction_lag_ms;
@@ -234,8 +234,8 @@ pub fn check(config: &ConfigMap, broker: &BrokerConfig) -> Result<(), ConfigErro
     }
 }
 
-pub(super) fn check_value(key: &ConfigKey, value: &str) -> Result<(), ConfigError> {
-    let wrong = |expected| ConfigError::Value { name: key.name.to_owned(), value: value.to_owned(), expected };
+pub(super) fn check_value(name: &str, key: &ConfigKey, value: &str) -> Result<(), ConfigError> {
+    let wrong = |expected| ConfigError::Value { name: name.to_owned(), value: value.to_owned(), expected };
     key.check(value).map_err(wrong)
 }
 

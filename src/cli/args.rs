@@ -190,6 +190,39 @@ pub enum TopicsCommand {
         #[arg(value_name = "TOPIC")]
         topic: String,
     },
+    /// Make a topic
+    Create {
+        /// Full name of the topic
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+        /// Number of partitions
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+        partitions: i32,
+        /// Configuration in Kafka's names, for example retention.ms=86400000; may be repeated
+        #[arg(long, value_name = "K=V", value_parser = key_value)]
+        config: Vec<(String, String)>,
+    },
+    /// Change the configuration of a topic, or give it more partitions
+    Alter {
+        /// Full name of the topic
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+        /// Configuration in Kafka's names; may be repeated
+        #[arg(long, value_name = "K=V", value_parser = key_value, required_unless_present_any = ["unset", "partitions"])]
+        config: Vec<(String, String)>,
+        /// Configuration that goes back to its default; may be repeated
+        #[arg(long, value_name = "K")]
+        unset: Vec<String>,
+        /// Number of partitions, more than now
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+        partitions: Option<i32>,
+    },
+    /// Delete a topic with all its records, and the positions of all groups in it
+    Delete {
+        /// Full name of the topic
+        #[arg(value_name = "TOPIC")]
+        topic: String,
+    },
 }
 
 /// `groups`

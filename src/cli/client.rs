@@ -171,6 +171,23 @@ impl Client {
         self.json(response)
     }
 
+    /// PATCH with a JSON body; the answer is JSON.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub(super) fn patch<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, RequestError> {
+        let send = || self.agent.patch(self.url(path)).content_type("application/json").send(body);
+        self.json(self.again(send)?)
+    }
+
+    /// DELETE; the answer is JSON.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
+        self.json(self.again(|| self.agent.delete(self.url(path)).call())?)
+    }
+
     /// GET of lines of JSON, each handed over as it comes; `None` when there is no such thing, false from `take` ends it.
     ///
     /// # Errors

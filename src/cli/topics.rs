@@ -1,13 +1,13 @@
-//! `azulite topics list` and `azulite topics describe`.
+//! `azulite topics list`, `describe`, `create`, `alter` and `delete`.
 
 use std::io::{self, Write};
 
 use super::args::{Global, TopicsCommand};
-use super::client::encoded;
+use super::client::{Payload, encoded};
 use super::exit::Exit;
 use super::output::{self, Refusal, Table};
 use super::target::Target;
-use crate::admin::{TopicDetail, TopicList};
+use crate::admin::{AlterTopic, CreateTopic, TopicDetail, TopicList, TopicRefusal};
 use crate::config::Config;
 
 /// Prints what `command` asks for.
@@ -16,7 +16,64 @@ pub(super) fn run(global: &Global, config: &Config, command: &TopicsCommand) -> 
     output::finish(match command {
         TopicsCommand::List => list(global, config, out),
         TopicsCommand::Describe { topic } => describe(global, config, topic, out),
+        TopicsCommand::Create { topic, partitions, config: pairs } => {
+            let config_map = pairs.iter().cloned().collect();
+            let new = CreateTopic { name: topic.clone(), partitions: *partitions, config: config_map };
+            create(config, new).and_then(|topic| changed(global, &topic, "made", out))
+        }
+        TopicsCommand::Alter { topic, config: pairs, unset, partitions } => {
+            let set = pairs.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+            let changes = set.chain(unset.iter().map(|name| (name.clone(), None))).collect();
+            let change = AlterTopic { partitions: *partitions, config: changes };
+            alter(config, topic, change).and_then(|topic| changed(global, &topic, "changed", out))
+        }
+        TopicsCommand::Delete { topic } => {
+            delete(config, topic).and_then(|topic| changed(global, &topic, "deleted", out))
+        }
     })
+}
+
+const TOPICS: &str = "/api/azulite/v1/topics";
+
+impl From<TopicRefusal> for Refusal {
+    fn from(refusal: TopicRefusal) -> Self {
+        Self::failed(refusal.to_string())
+    }
+}
+
+fn body(value: &impl serde::Serialize) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(|error| Refusal::failed(error.to_string()))
+}
+
+fn create(config: &Config, new: CreateTopic) -> Result<TopicDetail, Refusal> {
+    match Target::for_writing(config, None)? {
+        Target::Server(client) => Ok(client.post(TOPICS, "application/json", &Payload::Bytes(&body(&new)?))?),
+        Target::Store(store) => Ok(store.admin.create_topic(new)?),
+    }
+}
+
+fn alter(config: &Config, name: &str, change: AlterTopic) -> Result<TopicDetail, Refusal> {
+    match Target::for_reading(config)? {
+        Target::Server(client) => Ok(client.patch(&format!("{TOPICS}/{}", encoded(name)), &body(&change)?)?),
+        Target::Store(store) => Ok(store.admin.alter_topic(name, change)?),
+    }
+}
+
+fn delete(config: &Config, name: &str) -> Result<TopicDetail, Refusal> {
+    match Target::for_reading(config)? {
+        Target::Server(client) => Ok(client.delete(&format!("{TOPICS}/{}", encoded(name)))?),
+        Target::Store(store) => Ok(store.admin.delete_topic(name)?),
+    }
+}
+
+fn changed(global: &Global, topic: &TopicDetail, what: &str, out: &mut impl Write) -> Result<Exit, Refusal> {
+    if global.json {
+        output::print_json(out, topic)?;
+    } else {
+        writeln!(out, "{}: {what}, {} partitions", output::printable(&topic.name), topic.partitions.len())?;
+        out.flush()?;
+    }
+    Ok(Exit::Done)
 }
 
 fn list(global: &Global, config: &Config, out: &mut impl Write) -> Result<Exit, Refusal> {
@@ -97,6 +154,7 @@ mod tests {
                 partition: 0,
                 log_start_offset: 1,
                 high_watermark: 5,
+                bytes: 0,
                 damage: Vec::new(),
             }],
         };

@@ -16,6 +16,7 @@ use super::body::BodyError;
 use super::router::{reply, text};
 use super::streams::BadName;
 use super::url::NotUtf8;
+use crate::admin::TopicRefusal;
 use crate::dispatcher::hub::{GetError, PostError};
 use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
 
@@ -221,6 +222,23 @@ pub(super) fn get(problem: &GetError) -> Response {
 /// A thing of ours that does not exist: which kind and which name.
 pub(super) fn unknown(kind: &str, name: &str) -> Response {
     plain(StatusCode::NOT_FOUND, "not found", &format!("there is no {kind} {name:?}"))
+}
+
+/// A change of a topic that was not made.
+pub(super) fn topic(problem: &TopicRefusal) -> Response {
+    let detail = problem.to_string();
+    match problem {
+        TopicRefusal::Missing(_) => plain(StatusCode::NOT_FOUND, "not found", &detail),
+        TopicRefusal::Bad(_) => plain(StatusCode::BAD_REQUEST, "bad topic", &detail),
+        TopicRefusal::Exists(_) => plain(StatusCode::CONFLICT, "topic exists", &detail),
+        TopicRefusal::Later(_) => later("try again later", &detail, Duration::from_secs(2)),
+        TopicRefusal::Failed(_) => internal("the topic cannot be changed", &detail),
+    }
+}
+
+/// A body that should be JSON of a certain form.
+pub(super) fn bad_json(problem: &serde_json::Error) -> Response {
+    plain(StatusCode::BAD_REQUEST, "bad request body", &problem.to_string())
 }
 
 /// A path segment that should be a hash.

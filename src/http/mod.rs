@@ -14,6 +14,7 @@ mod root;
 mod router;
 mod server;
 mod streams;
+mod topics;
 mod url;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, metrics, root, streams};
+use super::{Services, azulite, error, events, metrics, root, streams, topics};
 
 /// One request, taken apart.
 pub(super) struct Call {
@@ -56,6 +56,7 @@ enum Route {
     Delete { source: String, label: String, hash: String },
     Copy { from: String, to: String, label: String, hash: String },
     Azulite(azulite::Resource),
+    Topics(topics::Change),
 }
 
 impl Route {
@@ -77,6 +78,15 @@ impl Route {
             }
             ["api", "azulite", "v1", ref names @ ..] if get => {
                 return azulite::Resource::find(names).map(Self::Azulite);
+            }
+            ["api", "azulite", "v1", "topics"] if post => Self::Topics(topics::Change::Create),
+            ["api", "azulite", "v1", "topics", name] if !name.is_empty() => {
+                let name = name.to_owned();
+                match *method {
+                    Method::PATCH => Self::Topics(topics::Change::Alter { name }),
+                    Method::DELETE => Self::Topics(topics::Change::Delete { name }),
+                    _ => return None,
+                }
             }
             _ => return None,
         })
@@ -113,6 +123,7 @@ impl Route {
             Self::Download { .. } | Self::Exists { .. } | Self::Delete { .. } => "/api/v3/stream/:source/:label/:hash",
             Self::Copy { .. } => "/api/v3/stream/:sourceA/:sourceB/:label/:hash",
             Self::Azulite(resource) => resource.template(),
+            Self::Topics(change) => change.template(),
         }
     }
 
@@ -131,6 +142,7 @@ impl Route {
             Self::Delete { source, label, hash } => streams::delete(services, call, source, label, &hash).await,
             Self::Copy { from, to, label, hash } => streams::copy(services, [from, to], label, &hash).await,
             Self::Azulite(resource) => resource.answer(services, call).await,
+            Self::Topics(change) => change.answer(services, call).await,
         }
     }
 }
@@ -258,6 +270,9 @@ mod tests {
 
     #[test]
     fn a_wrong_method_finds_no_route() {
+        let topic = Some(Route::Topics(topics::Change::Delete { name: "t".into() }));
+        assert_eq!(Route::find(&Method::DELETE, "/api/azulite/v1/topics/t"), topic);
+        assert_eq!(Route::find(&Method::POST, "/api/azulite/v1/topics/t"), None);
         let paths = ["/", "/metrics", "/api/v2/event/binary/passive", "/api/v3/stream/a/b/c", "/api/v3/stream/a/b/c/d"];
         for (path, good) in
             paths.into_iter().zip([Method::GET, Method::GET, Method::GET, Method::DELETE, Method::PATCH])
