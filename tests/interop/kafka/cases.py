@@ -86,4 +86,41 @@ CONFLUENT = [
     Case("28", "confluent", "cluster", "AdminClient: describe the cluster"),
 ]
 
-CASES = RAW + KCAT + CONFLUENT
+PYTHON = [
+    Case("8", "kafka-python", "produce-consume-resume", "default producer, group; a second run goes on where the first ended"),
+    Case("6", "kafka-python", "every-codec", "plain and gzip batches, beginning and end, offset for a time"),
+    Case("20", "kafka-python", "rebalance-between-two", "two members share, one takes over"),
+    Case("28", "kafka-python", "admin", "create, describe, list and delete topics"),
+    Case("1.1", "kafka-python", "every-advertised-version", "every version in every advertised range answers, byte for byte by its schema"),
+    Case("1.1", "kafka-python", "answers-mean-the-same-in-every-version", "Metadata, Fetch and ListOffsets agree across versions"),
+    Case("9", "aiokafka", "produce-consume-restart", "commit, restart the consumer: nothing twice, nothing lost"),
+    Case("6", "aiokafka", "idempotent-and-codecs", "idempotent producer with every codec"),
+    Case("20", "aiokafka", "two-members", "two members share, one takes over"),
+    Case("28", "aiokafka", "admin", "create, grow, describe, list and delete"),
+    Case("18", "aiokafka", "offsets", "beginning, end and offset for a time"),
+]
+
+JS = [
+    Case("10", "kafkajs", "produce-and-consume", "1000 messages, group, commits, topic offsets"),
+    Case("6", "kafkajs", "gzip-and-idempotent", "idempotent producer with gzip"),
+    Case("29", "kafkajs", "alter-configs-replaces", "legacy AlterConfigs resets what it does not name"),
+    Case("28", "kafkajs", "admin", "topics, partitions, records, groups, offsets"),
+    Case("15", "kafkajs", "long-poll-and-heartbeat", "a long-poll on the same connection costs no session", seconds=90),
+    Case("11", "confluent-js", "produce-and-consume", "as kafkajs, over librdkafka"),
+]
+
+GO = [
+    Case("44", "sarama", "dispatcher-round", "the dispatcher's requests: create, alter, grow, 3 MiB, consume, delete group and topic"),
+    Case("44", "sarama", "topic-lister", "the dispatcher's topic lister at the library's default version"),
+    Case("44", "sarama", "waiting-consumer", "a message reaches a waiting member within a second"),
+    Case("20", "sarama", "two-members-share", "sticky members share and take over within 10 s", seconds=90),
+    Case("44", "sarama", "start-up-runs-twice", "all topics of the dispatcher made, then altered only"),
+    Case("44", "sarama", "empty-partition-is-ready", "an empty partition reports high watermark 0"),
+    Case("6", "franz-go", "produce-and-consume", "newest versions, every codec, headers"),
+    Case("28", "franz-go", "admin", "topics, configs, groups, lag"),
+    Case("23", "franz-go", "chained-groups", "three chained groups with bouncing members: each record once", seconds=300),
+    Case("27", "franz-go", "recreated-topic", "a topic made again has a new id and starts at 0"),
+    Case("40", "franz-go", "delete-records-reset", "a consumer below the log start goes on at the log start"),
+]
+
+CASES = RAW + KCAT + CONFLUENT + PYTHON + JS + GO

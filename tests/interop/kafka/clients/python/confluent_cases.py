@@ -81,7 +81,7 @@ def acks_0(bootstrap):
 @case
 def every_codec(bootstrap):
     topic = "confluent-codecs"
-    create(bootstrap, topic)
+    create(bootstrap, topic, config={"retention.ms": "-1"})
     for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
         sender = producer(bootstrap, **{"compression.type": codec, "linger.ms": 50})
         for number in range(100):

@@ -80,7 +80,7 @@ def fetch_inside_a_batch(bootstrap):
 def offsets_for_times(bootstrap):
     topic, base = "kcat-times", 1_700_000_000_000
     with Connection(bootstrap) as connection:
-        connection.create_topic(topic)
+        connection.create_topic(topic, configs={"retention.ms": -1})
         for start in (0, 100):
             rows = [(None, b"%d" % (start + number), (), base + start + 10 * number) for number in range(10)]
             connection.produce(topic, 0, batch(rows, codec=GZIP))

@@ -257,7 +257,7 @@ def answers_come_in_order(bootstrap):
 def time_in_a_compressed_batch(bootstrap):
     topic, base = "raw-times", 1_700_000_000_000
     with Connection(bootstrap) as connection:
-        connection.create_topic(topic)
+        connection.create_topic(topic, configs={"retention.ms": -1})
         for codec in range(5):
             stamps = [base + 1000 * codec + 10 * number for number in range(10)]
             data = batch([(None, b"x" * 50, (), stamp) for stamp in stamps], codec=codec)
