@@ -123,4 +123,23 @@ GO = [
     Case("40", "franz-go", "delete-records-reset", "a consumer below the log start goes on at the log start"),
 ]
 
-CASES = RAW + KCAT + CONFLUENT + PYTHON + JS + GO
+JAVA = [
+    Case("27", "java", "admin-topics", "Admin: good and bad topics in one call, by name and id, validateOnly, growth, deletion"),
+    Case("27", "java", "admin-configs", "Admin: SET, DELETE, APPEND, SUBTRACT; sources, types, documentation"),
+    Case("27", "java", "admin-the-rest", "Admin: records, log dirs, producers, transactions, quotas, features, groups"),
+    Case("30", "java", "admin-survives-restart", "all that Admin can see is the same after kill -9", seconds=120, alone=True),
+    Case("12", "java", "records-round-trip", "null and empty keys and values, headers, timestamps, in every codec"),
+    Case("13", "java", "too-large", "3 MiB pass, 10 MiB are RecordTooLarge, the next record passes"),
+    Case("18", "java", "offsets-for-times", "times inside and after a batch"),
+    Case("20", "java", "groups-rebalance", "three members share and take over", seconds=90),
+    Case("22", "java", "static-member-keeps-its-generation", "a static member returns into the same generation; its double fences it", seconds=120),
+    Case("4", "console", "broker-api-versions", "kafka-broker-api-versions lists the ranges of the contract"),
+    Case("12", "console", "console-round-trip", "console producer and consumer: keys, headers, nulls", seconds=90),
+    Case("18", "console", "get-offsets", "kafka-get-offsets by time", seconds=90),
+    Case("27", "console", "topics", "kafka-topics: create, describe, alter, list, delete", seconds=120),
+    Case("27", "console", "configs", "kafka-configs: alter, describe, refuse", seconds=90),
+    Case("25", "console", "consumer-groups", "kafka-consumer-groups: list, describe, reset, delete offsets, delete", seconds=240),
+    Case("40", "console", "delete-records-and-log-dirs", "kafka-delete-records, kafka-log-dirs", seconds=90),
+]
+
+CASES = RAW + KCAT + CONFLUENT + PYTHON + JS + GO + JAVA
