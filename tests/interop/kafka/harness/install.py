@@ -87,8 +87,13 @@ class Cache:
         if not shutil.which("kcat"):
             if os.geteuid() or not shutil.which("apt-get"):
                 raise Missing("kcat is not installed, and this is not root with apt")
-            step(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "kcat"],
-                 env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+            install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "kcat"]
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            try:
+                step(install, env=quiet)
+            except Missing:
+                step(["apt-get", "update", "-qq"], env=quiet)
+                step(install, env=quiet)
         text = step(["kcat", "-V"])
         client = self.python_client("kcat")
         client.version = text.split("Version ")[1].split()[0] + ", librdkafka " + text.split("librdkafka ")[1].split()[0]

@@ -46,6 +46,7 @@ class Runner:
         finally:
             for extra in self.spawned.pop(case.key, []):
                 extra.kill()
+            self.unmount(self.work / case.key)
         if verdict is None:
             outcome = "skipped"
         elif verdict:
@@ -92,6 +93,13 @@ class Runner:
             return False, f"the client ended in the middle; {self.last_words(folder)}"
         finally:
             self.end(process)
+
+    @staticmethod
+    def unmount(folder):
+        """A case may have mounted a small file system in its folder; it goes when its server has ended."""
+        for path in folder.glob("*"):
+            if path.is_mount():
+                subprocess.run(["umount", str(path)], check=False)
 
     @staticmethod
     def read(process, lines):

@@ -130,8 +130,19 @@ class Server:
             return []
         return [line for line in found if "panicked at" in line]
 
+    def complaints(self):
+        """How many warnings and errors it logged, and the first errors."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return "no log"
+        errors = [line for line in lines if " ERROR " in line]
+        warnings = sum(" WARN " in line for line in lines)
+        return f"{warnings} warnings, {len(errors)} errors" + "".join(f"\n    {line[:300]}" for line in errors[:5])
+
     def environment(self):
-        return dict(os.environ)
+        """That of the runner without settings of azulite, which belong to whoever started the runner."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("AZULITE")}
 
 
 class Azulite(Server):
@@ -192,6 +203,8 @@ class Kafka(Server):
             "log.initial.task.delay.ms": 1000,
             "log.cleaner.backoff.ms": 500,
             "log.segment.delete.delay.ms": 1000,
+            # DeleteRecords is only as durable as this checkpoint, a minute by default.
+            "log.flush.start.offset.checkpoint.interval.ms": 100,
             "log.cleaner.dedupe.buffer.size": 32 << 20,
             # Quick return after kill -9: the old registration has to run out first.
             "broker.session.timeout.ms": 2000,

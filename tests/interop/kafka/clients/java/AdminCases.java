@@ -60,6 +60,7 @@ final class AdminCases {
         try (Admin admin = admin(bootstrap)) {
             String topic = "java-admin";
             admin.createTopics(List.of(new NewTopic(topic, 2, (short) 1))).all().get();
+            Interop.awaitUsable(admin, topic);
 
             // One call with good and bad topics: only the bad ones fail.
             NewTopic badConfig = new NewTopic("java-bad-config", 1, (short) 1).configs(Map.of("no.such.config", "1"));
@@ -125,6 +126,7 @@ final class AdminCases {
             String topic = "java-configs";
             ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
             admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1).configs(Map.of("retention.ms", "1000000")))).all().get();
+            Interop.awaitUsable(admin, topic);
             Config found = config(admin, resource);
             int count = found.entries().size();
             Interop.check(count >= 25, "only " + count + " entries for a topic");
@@ -168,6 +170,7 @@ final class AdminCases {
             String topic = "java-rest";
             TopicPartition partition = new TopicPartition(topic, 0);
             admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1))).all().get();
+            Interop.awaitUsable(admin, topic);
             produce(bootstrap, topic, 20);
             Interop.same(admin.deleteRecords(Map.of(partition, RecordsToDelete.beforeOffset(5))).lowWatermarks().get(partition).get().lowWatermark(), 5L,
                 "low watermark");

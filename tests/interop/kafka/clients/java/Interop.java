@@ -1,6 +1,12 @@
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 
 /** Called as {@code Interop <bootstrap> <case>}; the last line on stdout is the result as JSON. */
 public final class Interop {
@@ -74,6 +80,22 @@ public final class Interop {
             check(System.nanoTime() < end, "not within " + seconds + " s: " + what);
             Thread.sleep(50);
         }
+    }
+
+    /** Apache Kafka takes a moment until a new topic can be used; ours has to be usable at once. */
+    static void awaitUsable(Admin admin, String topic) throws Exception {
+        if (!"kafka".equals(System.getenv("INTEROP_SERVER"))) {
+            return;
+        }
+        eventually(10, topic + " can be used", () -> {
+            try {
+                admin.listOffsets(Map.of(new TopicPartition(topic, 0), OffsetSpec.latest())).all().get();
+                admin.describeConfigs(List.of(new ConfigResource(ConfigResource.Type.TOPIC, topic))).all().get();
+                return true;
+            } catch (ExecutionException notYet) {
+                return false;
+            }
+        });
     }
 
     private Interop() {

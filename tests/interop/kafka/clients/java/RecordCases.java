@@ -36,6 +36,7 @@ final class RecordCases {
     static void create(String bootstrap, String topic, int partitions, Map<String, String> configs) throws Exception {
         try (Admin admin = AdminCases.admin(bootstrap)) {
             admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(configs))).all().get();
+            Interop.awaitUsable(admin, topic);
         }
     }
 

@@ -2,9 +2,10 @@
 
 import time
 
-from case import check
+from case import IS_KAFKA, check
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from wire import Connection
 
 
 def admin(bootstrap):
@@ -15,6 +16,9 @@ def create(bootstrap, topic, partitions=1, config=None):
     client = admin(bootstrap)  # Its futures fail when it goes out of scope.
     for future in client.create_topics([NewTopic(topic, partitions, 1, config=config or {})]).values():
         future.result(30)
+    if IS_KAFKA:
+        with Connection(bootstrap) as connection:
+            connection.usable(topic, partitions)
 
 
 def producer(bootstrap, **settings):

@@ -4,7 +4,7 @@ import threading
 import time
 
 from case import ask, case, check, eventually, same
-from confluent_common import consume, create, send
+from confluent_common import admin, consume, create, send
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from wire import Connection
 
@@ -129,6 +129,24 @@ def commits_survive_restart(bootstrap):
     message = eventually(lambda: reader.poll(0.5), 20, "a message after the restart")
     same(message.offset(), 7, "where the group goes on")
     reader.close()
+
+
+@case
+def deleted_records_stay_deleted(bootstrap):
+    topic = "confluent-trimmed"
+    create(bootstrap, topic)
+    send(bootstrap, topic, [b"%d" % number for number in range(10)])
+    client = admin(bootstrap)
+    [future] = client.delete_records([TopicPartition(topic, 0, 5)]).values()
+    same(future.result(20).low_watermark, 5, "low watermark")
+    for when in ("before", "after"):
+        reader = Consumer({"bootstrap.servers": bootstrap, "group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False})
+        reader.assign([TopicPartition(topic, 0, 0)])
+        message = eventually(lambda: reader.poll(0.5), 20, f"a message {when} kill -9")
+        same((message.error(), message.offset(), message.value()), (None, 5, b"5"), f"first message {when} kill -9")
+        reader.close()
+        if when == "before":
+            ask("restart")
 
 
 @case
