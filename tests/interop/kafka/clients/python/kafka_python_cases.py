@@ -1,6 +1,7 @@
 """kafka-python 3, with its defaults; and its copy of Kafka's message schemas as a judge of every version we advertise."""
 
 import kafka_python_schemas  # noqa: F401: registers its cases
+import threading
 import time
 
 from case import case, check, eventually, main, same
@@ -66,22 +67,36 @@ def every_codec(bootstrap):
     consumer.close()
 
 
+class Member:
+    """A consumer on a thread of its own: one that nobody polls holds up the rebalance of the others."""
+
+    def __init__(self, bootstrap, topic, group):
+        self.consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, session_timeout_ms=6000, heartbeat_interval_ms=500)
+        self.owned, self.stopping = set(), threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.stopping.is_set():
+            self.consumer.poll(timeout_ms=100)
+            self.owned = {entry.partition for entry in self.consumer.assignment()}
+
+    def close(self):
+        self.stopping.set()
+        self.thread.join(10)
+        self.consumer.close()
+
+
 @case
 def rebalance_between_two(bootstrap):
     topic, group = "kp-two", "kp-two"
     with Connection(bootstrap) as connection:
         connection.create_topic(topic, partitions=4)
-    members = [KafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, session_timeout_ms=6000, heartbeat_interval_ms=500)
-               for _ in range(2)]
-
-    def shared():
-        for member in members:
-            member.poll(timeout_ms=100)
-        parts = [{entry.partition for entry in member.assignment()} for member in members]
-        return all(len(part) == 2 for part in parts) and parts[0] | parts[1] == {0, 1, 2, 3}
-    eventually(shared, 30, "two partitions each")
+    members = [Member(bootstrap, topic, group) for _ in range(2)]
+    eventually(lambda: all(len(member.owned) == 2 for member in members) and members[0].owned | members[1].owned == {0, 1, 2, 3}, 30,
+               "two partitions each")
     members[0].close()
-    eventually(lambda: members[1].poll(timeout_ms=100) is not None and len(members[1].assignment()) == 4, 20, "all four at the other")
+    eventually(lambda: len(members[1].owned) == 4, 20, "all four at the other")
     members[1].close()
 
 
