@@ -94,6 +94,11 @@ impl Broker {
         self.topics_version.load(Ordering::Acquire)
     }
 
+    /// A lane nobody else has.
+    pub fn new_lane(&self) -> Lane {
+        Lane(self.next_lane.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Appends batches, all or nothing, in a lane of their own.
     ///
     /// # Durability
@@ -103,7 +108,7 @@ impl Broker {
     /// # Cancel safety
     /// Dropping the future does not take the append back; it is unknown whether it happens.
     pub async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        let lane = Lane(self.next_lane.fetch_add(1, Ordering::Relaxed));
+        let lane = self.new_lane();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let done = Box::new(move |outcome| {
             // The caller may have gone; the append stands.

@@ -9,6 +9,7 @@ use azulite_storage::index::IndexError;
 use azulite_storage::log::ReadError;
 use azulite_storage::membership::GroupMetadata;
 use azulite_storage::offsets::CommittedOffset;
+use azulite_storage::producers::ProducerState;
 use azulite_storage::topics::{ConfigChange, CreateTopicError, DeleteRecordsError, TopicError, TopicSettings};
 use azulite_storage::{
     Append, AppendError, Done, Lane, NewTopic, Offset, Partition, PartitionIndex, PartitionNumber, Topic, TopicId,
@@ -73,6 +74,21 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`ReadError`].
     fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError>;
+    /// See [`Store::newest_record`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn newest_record(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, ReadError>;
+    /// See [`Store::init_producer_id`].
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    fn init_producer_id(&self) -> Result<i64, AppendError>;
+    /// See [`Store::producers`].
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    fn producers(&self, partition: &Partition, now_ms: i64) -> Result<Vec<ProducerState>, IndexError>;
     /// See [`Store::commit_offsets`].
     ///
     /// # Errors
@@ -159,6 +175,15 @@ impl LogStore for Store {
     }
     fn offset_for_time(&self, partition: &Partition, timestamp: i64) -> Result<Option<(Offset, i64)>, ReadError> {
         Store::offset_for_time(self, partition, timestamp)
+    }
+    fn newest_record(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, ReadError> {
+        Store::newest_record(self, partition)
+    }
+    fn init_producer_id(&self) -> Result<i64, AppendError> {
+        Store::init_producer_id(self)
+    }
+    fn producers(&self, partition: &Partition, now_ms: i64) -> Result<Vec<ProducerState>, IndexError> {
+        Store::producers(self, partition, now_ms)
     }
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
         Store::append(self, lane, appends, done);

@@ -16,6 +16,15 @@ pub struct PartitionNumber(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(pub [u8; 16]);
 
+impl TopicId {
+    /// An id that nobody else has.
+    #[must_use]
+    pub fn random() -> Self {
+        let random = || crate::segments::random_u64().to_be_bytes();
+        Self([random(), random()].concat().first_chunk().copied().unwrap_or([1; 16]))
+    }
+}
+
 impl fmt::Display for TopicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

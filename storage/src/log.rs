@@ -415,4 +415,34 @@ impl Store {
         }
         Ok(None)
     }
+
+    /// The record with the largest timestamp: its offset and timestamp, the first of several; `None` when there is none.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn newest_record(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, ReadError> {
+        let log_start = partition.offsets().log_start;
+        // Whatever lies before the batch that opened the last second is older than it.
+        let last = self.core.index.time_row_up_to(partition.number(), i64::MAX)?;
+        let from = last.map_or(log_start, |(_, base)| base.max(log_start));
+        let mut newest: Option<(i64, Offset)> = None;
+        for place in self.core.rows_from(partition, from)? {
+            let place = place?;
+            if newest.is_none_or(|(timestamp, _)| place.row.max_timestamp > timestamp) {
+                newest = Some((place.row.max_timestamp, place.base_offset));
+            }
+        }
+        let Some((_, base)) = newest else { return Ok(None) };
+        let bad = |error: &BatchError| ReadError::batch(partition, base, error);
+        let mut found: Option<(Offset, i64)> = None;
+        for batch in self.core.read(partition, base.max(log_start), 1)? {
+            for record in Records::of(&batch).map_err(|error| bad(&error))? {
+                let record = record.map_err(|error| bad(&error))?;
+                if record.offset >= log_start && found.is_none_or(|(_, timestamp)| record.timestamp > timestamp) {
+                    found = Some((record.offset, record.timestamp));
+                }
+            }
+        }
+        Ok(found)
+    }
 }

@@ -15,7 +15,6 @@ pub use settings::{CleanupPolicy, TimestampType, TopicSettings};
 use crate::ids::{PartitionIndex, PartitionNumber, TopicId, TopicPartition};
 use crate::index::{IndexError, StateKeyspace};
 use crate::partition::Partition;
-use crate::segments::random_u64;
 use crate::state::{Change, Counters, StateKey, TopicRecord, value};
 use crate::store::{AppendError, Core, Store};
 
@@ -171,7 +170,7 @@ pub struct NewTopic {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateTopicError {
     /// There is one of that name.
-    #[error("topic {0} exists already")]
+    #[error("topic {0} already exists")]
     Exists(String),
     /// Not a legal name.
     #[error("topic name {0:?} is not legal: 1 to 249 of A-Z a-z 0-9 . _ - are, and not . or ..")]
@@ -226,9 +225,7 @@ impl Store {
             return Err(CreateTopicError::Exists(name));
         }
         let (numbers, next) = self.core.new_numbers(u32::try_from(partitions).unwrap_or(1))?;
-        let id = [random_u64().to_be_bytes(), random_u64().to_be_bytes()].concat();
-        let id = TopicId(id.first_chunk().copied().unwrap_or([1; 16]));
-        let record = TopicRecord::new(id, &numbers, config, self.core.now_ms());
+        let record = TopicRecord::new(TopicId::random(), &numbers, config, self.core.now_ms());
         let put = |change| (StateKeyspace::State, change);
         let changes = vec![
             put(Change::put(&StateKey::Counters, &next)),
