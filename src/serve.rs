@@ -12,14 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::broker::Broker;
+use crate::broker::groups::{self, Coordinator};
 use crate::broker::topic_config::ConfigMap;
-use crate::config::{Config, Durability};
+use crate::config::{ClampReplicationFactor, Config, Durability};
 use crate::dispatcher::params::Limits;
 use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
 use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
 use crate::dispatcher::{self, Dispatcher, SharedDispatcher};
 use crate::http::{self, Readiness, RouteLimits, Services, Subsystem};
 use crate::identify::Identifier;
+use crate::kafka;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::streams::{self, EmbeddedBlobs, Engine, Streams};
@@ -30,6 +32,9 @@ pub enum ServeError {
     /// The listener could not be bound.
     #[error(transparent)]
     Bind(#[from] http::BindError),
+    /// The Kafka listener could not be bound.
+    #[error(transparent)]
+    BindKafka(#[from] kafka::listener::BindError),
     /// The data directory could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -71,6 +76,10 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 async fn serve(config: &Config) -> Result<(), ServeError> {
     let server = http::Server::bind(http_options(config)).await?;
     let address = server.local_addr();
+    let kafka = match kafka_options(config) {
+        Some(options) => Some(kafka::Listener::bind(options).await?),
+        None => None,
+    };
     let notify = Notify::from_environment();
     notify.status("opening the store");
     let fatal = Fatal::default();
@@ -83,6 +92,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
     broker.set_fixed_config(fixed_config(config));
     let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
+    let kafka_broker = broker.clone();
     let started = tokio::task::spawn_blocking(move || Dispatcher::start(dispatcher_options, broker, counted)).await;
     let started = started.map_err(start_error("the dispatcher cannot be started"))?;
     let dispatcher = Arc::new(started.map_err(start_error("the topics cannot be made"))?);
@@ -90,17 +100,27 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
     let services = Arc::new(services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier)));
 
+    let api = kafka.as_ref().map(|listener| kafka_api(config, &store, kafka_broker, listener)).transpose()?;
+
     store.describe(&address.to_string()).map_err(start_error("the lock file cannot be written"))?;
     tracing::info!("listening on http://{address}");
+    if let Some(listener) = &kafka {
+        let (host, port) = listener.advertised();
+        tracing::info!("listening for Kafka clients on {}, which are told {host}:{port}", listener.local_addr());
+    }
     notify.ready(&format!("serving HTTP on {address}"));
     let stop = CancellationToken::new();
     let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
-    let drained = server.serve(services, stop.cancelled_owned()).await;
-    if drained.cut > 0 {
-        tracing::warn!(
-            connections = drained.cut,
-            "connections were still busy at the end of the drain time and were cut"
-        );
+    let kafka = async {
+        match kafka.zip(api) {
+            Some((listener, api)) => listener.serve(api, stop.clone()).await,
+            None => 0,
+        }
+    };
+    let (drained, kafka_cut) = tokio::join!(server.serve(services, stop.clone().cancelled_owned()), kafka);
+    let cut = drained.cut + kafka_cut;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "connections were still busy at the end of the drain time and were cut");
     }
     watcher.abort();
     notify.status("closing the store");
@@ -218,14 +238,11 @@ fn disk_size(path: &Path) -> u64 {
     above.and_then(|path| RealFs.room(path).ok()).map_or(0, |room| room.total)
 }
 
-/// The longest time between two looks of retention at a partition.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(300);
-
 fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
     let fatal = fatal.clone();
     let options = azulite_storage::Options {
         on_fatal: Some(Arc::new(move |reason: &str| fatal.set(reason))),
-        maintenance: Some(MAINTENANCE_INTERVAL),
+        maintenance: Some(config.storage.retention_check_interval),
         ..store_options(config)
     };
     let durability = options.durability;
@@ -308,6 +325,83 @@ fn http_options(config: &Config) -> http::Options {
         write_timeout: http.write_timeout,
         drain_time: http.drain_timeout,
     }
+}
+
+/// How the Kafka listener behaves; `None` when it is switched off.
+fn kafka_options(config: &Config) -> Option<kafka::listener::Options> {
+    let kafka = &config.kafka;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Some(kafka::listener::Options {
+        listen: kafka.listen.address()?,
+        advertised: kafka.advertised(),
+        max_connections: usize::try_from(kafka.max_connections).unwrap_or(usize::MAX),
+        max_request_bytes: bytes(kafka.max_request_bytes),
+        request_memory: bytes(kafka.request_memory),
+        idle_timeout: kafka.idle_timeout,
+        drain_time: config.http.drain_timeout,
+        ..kafka::listener::Options::default()
+    })
+}
+
+/// The Kafka side of the broker.
+fn kafka_api(
+    config: &Config,
+    store: &Store,
+    broker: Broker,
+    listener: &kafka::Listener,
+) -> Result<Arc<kafka::Api>, ServeError> {
+    let settings = &config.kafka;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let whole = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let groups = groups::Options {
+        initial_rebalance_delay_ms: i32::try_from(whole(settings.group_initial_rebalance_delay)).unwrap_or(i32::MAX),
+        offsets_retention_ms: whole(settings.offsets_retention),
+        ..groups::Options::default()
+    };
+    let cluster_id = kafka::cluster_id(store).map_err(start_error("the cluster id cannot be kept"))?;
+    let (host, port) = listener.advertised();
+    let advertised = (host.to_owned(), port);
+    let address = listener.local_addr();
+    let fixed = [
+        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}")),
+        ("auto.create.topics.enable", settings.auto_create_topics.to_string()),
+        ("azulite.durability", config.storage.durability.to_string()),
+        ("connections.max.idle.ms", whole(settings.idle_timeout).to_string()),
+        ("fetch.max.bytes", settings.fetch_max_bytes.to_string()),
+        ("group.initial.rebalance.delay.ms", groups.initial_rebalance_delay_ms.to_string()),
+        ("group.max.session.timeout.ms", groups.max_session_timeout_ms.to_string()),
+        ("group.max.size", groups.max_members.to_string()),
+        ("group.min.session.timeout.ms", groups.min_session_timeout_ms.to_string()),
+        ("listeners", format!("PLAINTEXT://{address}")),
+        ("log.dir", config.storage.data_dir.display().to_string()),
+        ("log.dirs", config.storage.data_dir.display().to_string()),
+        ("log.retention.check.interval.ms", whole(config.storage.retention_check_interval).to_string()),
+        ("max.connections", settings.max_connections.to_string()),
+        ("num.partitions", settings.num_partitions.to_string()),
+        ("offset.metadata.max.bytes", groups.max_offset_metadata_bytes.to_string()),
+        ("offsets.retention.minutes", (groups.offsets_retention_ms / 60_000).to_string()),
+        ("socket.request.max.bytes", settings.max_request_bytes.to_string()),
+    ];
+    broker.set_fixed_config(fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+    let coordinator = Coordinator::start(broker.clone(), groups);
+    let coordinator = coordinator.map_err(start_error("the consumer groups cannot be read"))?;
+    let options = kafka::api::Options {
+        cluster_id,
+        advertised,
+        data_dir: config.storage.data_dir.clone(),
+        events_prefix: format!("azul.{}.", config.events.topic_prefix),
+        clamp_replication: match settings.clamp_replication_factor {
+            ClampReplicationFactor::None => kafka::ClampReplication::None,
+            ClampReplicationFactor::Events => kafka::ClampReplication::Events,
+            ClampReplicationFactor::All => kafka::ClampReplication::All,
+        },
+        auto_create_topics: settings.auto_create_topics,
+        default_partitions: i32::try_from(settings.num_partitions).unwrap_or(1),
+        fetch_max_bytes: bytes(settings.fetch_max_bytes),
+        fetch_memory: bytes(settings.fetch_memory),
+        ..kafka::api::Options::default()
+    };
+    Ok(Arc::new(kafka::Api::new(broker, Arc::new(coordinator), options)))
 }
 
 fn services(

@@ -110,7 +110,7 @@ pub struct Serve {
     /// Address of the HTTP API; overrides http.listen [default: 127.0.0.1:8111]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
-    /// Address for the Kafka listener, which this version does not have yet; overrides kafka.listen
+    /// Address for the Kafka listener; overrides kafka.listen
     #[arg(long, value_name = "ADDR", conflicts_with = "no_kafka")]
     pub kafka: Option<String>,
     /// Want no Kafka listener; the same as kafka.listen = "off"

@@ -124,7 +124,7 @@ fn serve(loaded: &Loaded) -> Exit {
 
 fn serve_exit(error: &ServeError) -> Exit {
     match error {
-        ServeError::Bind(BindError { .. }) | ServeError::Start { .. } => Exit::Failed,
+        ServeError::Bind(BindError { .. }) | ServeError::BindKafka(_) | ServeError::Start { .. } => Exit::Failed,
         ServeError::Open(error) => open_exit(error),
         ServeError::Stopped(_) => Exit::Stopped,
     }

@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 20] = [
+const RANGES: [Range; 30] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -82,9 +82,19 @@ const RANGES: [Range; 20] = [
     duration("http.write_timeout", SECOND, DAY, |c| ms(c.http.write_timeout)),
     duration("http.drain_timeout", 0, 600 * SECOND, |c| ms(c.http.drain_timeout)),
     size("http.max_event_body", KI, 4 * GI, |c| c.http.max_event_body),
+    count("kafka.max_connections", 1, 65_535, |c| c.kafka.max_connections.into()),
+    size("kafka.max_request_bytes", MI, GI, |c| c.kafka.max_request_bytes),
+    size("kafka.request_memory", MI, 64 * GI, |c| c.kafka.request_memory),
+    size("kafka.fetch_max_bytes", MI, GI, |c| c.kafka.fetch_max_bytes),
+    size("kafka.fetch_memory", MI, 64 * GI, |c| c.kafka.fetch_memory),
+    duration("kafka.idle_timeout", SECOND, 30 * DAY, |c| ms(c.kafka.idle_timeout)),
+    count("kafka.num_partitions", 1, PARTITIONS_MAX, |c| c.kafka.num_partitions.into()),
+    duration("kafka.group_initial_rebalance_delay", 0, 300 * SECOND, |c| ms(c.kafka.group_initial_rebalance_delay)),
+    duration("kafka.offsets_retention", 60 * SECOND, 36_500 * DAY, |c| ms(c.kafka.offsets_retention)),
     size("storage.segment_bytes", MI, GI, |c| c.storage.segment_bytes),
     size("storage.commit_bytes", 64 * KI, 512 * MI, |c| c.storage.commit_bytes),
     size("storage.queue_bytes", 64 * KI, 64 * GI, |c| c.storage.queue_bytes),
+    duration("storage.retention_check_interval", 100, 7 * DAY, |c| ms(c.storage.retention_check_interval)),
     size("storage.cache_bytes", 0, TI, |c| c.storage.cache_bytes),
     count("events.partition_count", 1, PARTITIONS_MAX, |c| c.events.partition_count.into()),
     count("events.api_event_fetch_limit", 1, 1_000_000, |c| c.events.api_event_fetch_limit.into()),
@@ -209,11 +219,20 @@ fn check_listeners(config: &Config, report: &mut Report<'_>) {
         let (listen, allow) = (format!("{:?}", http.to_string()), "false".to_owned());
         report.pair(("http.listen", listen), ("http.allow_insecure", allow), message);
     }
-    if let Some(kafka) = config.kafka.listen.address()
-        && overlap(http, kafka)
-    {
-        let [http, kafka] = [http, kafka].map(|address| format!("{:?}", address.to_string()));
-        report.pair(("http.listen", http), ("kafka.listen", kafka), "two listeners cannot share an address");
+    let Some(kafka) = config.kafka.listen.address() else { return };
+    let listen = || ("kafka.listen", format!("{:?}", kafka.to_string()));
+    if !kafka.ip().is_loopback() && !config.kafka.allow_insecure {
+        let message = "this version has no authentication and no TLS, so that it listens beyond loopback only when \
+                       kafka.allow_insecure = true says that this is meant";
+        report.pair(listen(), ("kafka.allow_insecure", "false".to_owned()), message);
+    }
+    if overlap(http, kafka) {
+        let http = format!("{:?}", http.to_string());
+        report.pair(("http.listen", http), listen(), "two listeners cannot share an address");
+    }
+    if !config.kafka.advertised.is_empty() && config.kafka.advertised().is_none() {
+        let (key, value) = (KeyPath::of("kafka.advertised"), format!("{:?}", config.kafka.advertised));
+        report.value(&key, &value, "allowed is host:port, where the host is not 0.0.0.0 or [::], or nothing");
     }
 }
 
@@ -236,10 +255,16 @@ fn check_sizes(config: &Config, report: &mut Report<'_>) {
     at_most(commit, ("storage.segment_bytes", storage.segment_bytes), "a commit never spans two segments");
     at_most(commit, queue, "a commit is filled from the queue");
     at_most(message, queue, "the largest event must fit into the queue");
+    let kafka = &config.kafka;
+    let requests = ("kafka.request_memory", kafka.request_memory);
+    let answers = ("kafka.fetch_memory", kafka.fetch_memory);
+    at_most(("kafka.max_request_bytes", kafka.max_request_bytes), requests, "the largest request must fit");
+    at_most(("kafka.fetch_max_bytes", kafka.fetch_max_bytes), answers, "the largest answer must fit");
+    at_most(requests, queue, "what Kafka producers have under way waits in the queue, which must not turn it away");
 }
 
 /// What is allowed but deserves a line in the log.
-pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
+pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if !config.http.listen.ip().is_loopback() {
         warnings.push(format!(
@@ -248,12 +273,11 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
             config.http.listen
         ));
     }
-    // Port 0 is whatever is free: nobody can be waiting for a listener there.
-    if let Some(address) = config.kafka.listen.address().filter(|address| address.port() != 0)
-        && (config.kafka != super::Kafka::default() || origins.of(&KeyPath::of("kafka.listen")).is_immediate())
-    {
-        warnings
-            .push(format!("kafka.listen = \"{address}\": this version has no Kafka listener, nothing listens there"));
+    if let Some(kafka) = config.kafka.listen.address().filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!(
+            "kafka.listen = \"{kafka}\": whoever reaches this address can read and write every topic, because this \
+             version has no authentication and no TLS"
+        ));
     }
     for (name, source) in &config.sources {
         for overwritten in ["cleanup.policy", "retention.ms"] {

@@ -37,13 +37,6 @@ pub enum Origin {
     },
 }
 
-impl Origin {
-    /// Whether somebody gave the value for this very run.
-    pub(super) fn is_immediate(&self) -> bool {
-        matches!(self, Self::Environment { .. } | Self::Flag { .. })
-    }
-}
-
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

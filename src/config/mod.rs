@@ -22,7 +22,8 @@ pub use file::SEARCHED;
 pub use layer::{KeyPath, Origin};
 pub use problem::{ConfigErrors, Problem};
 pub use sections::{
-    Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging, Metrics, Reserve, Storage, Streams,
+    ClampReplicationFactor, Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging, Metrics, Reserve,
+    Storage, Streams,
 };
 pub use show::Entry;
 pub use topics::{Elsewhere, Expiry, Source, TopicSettings};
@@ -167,7 +168,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(ConfigErrors { problems });
         }
-        let warnings = [environment.warnings, check::warnings(&config, &origins)].concat();
+        let warnings = [environment.warnings, check::warnings(&config)].concat();
         Ok(Loaded { config, file, origins, warnings })
     }
 }

@@ -61,18 +61,89 @@ impl Default for Http {
     }
 }
 
-/// `[kafka]`: the address kept for the Kafka listener, which this version does not have yet.
+/// `[kafka]`: the Kafka listener, and what it tells clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kafka {
     /// Address to listen on, or `"off"`.
     pub listen: Listen,
+    /// Host and port that clients are told; empty is the address that was bound.
+    pub advertised: String,
+    /// Listening beyond loopback without authentication is meant.
+    pub allow_insecure: bool,
+    /// Connections served at once.
+    pub max_connections: u32,
+    /// Largest request.
+    #[serde(with = "units::size")]
+    pub max_request_bytes: u64,
+    /// Memory for requests under way, of all connections.
+    #[serde(with = "units::size")]
+    pub request_memory: u64,
+    /// Most records in one answer.
+    #[serde(with = "units::size")]
+    pub fetch_max_bytes: u64,
+    /// Memory for records in answers under way, of all connections.
+    #[serde(with = "units::size")]
+    pub fetch_memory: u64,
+    /// A connection that says nothing for so long is closed.
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
+    /// A metadata request for an unknown topic makes it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that does not say.
+    pub num_partitions: u32,
+    /// For which topics a replication factor above 1 is taken as 1.
+    pub clamp_replication_factor: ClampReplicationFactor,
+    /// How long a group that had no members waits for more of them.
+    #[serde(with = "units::duration")]
+    pub group_initial_rebalance_delay: Duration,
+    /// How long positions outlive the last use of their group.
+    #[serde(with = "units::duration")]
+    pub offsets_retention: Duration,
 }
 
 impl Default for Kafka {
     fn default() -> Self {
-        Self { listen: Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092)) }
+        Self {
+            listen: Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9092)),
+            advertised: String::new(),
+            allow_insecure: false,
+            max_connections: 4096,
+            max_request_bytes: 100 * MI,
+            request_memory: 104 * MI,
+            fetch_max_bytes: 16 * MI,
+            fetch_memory: 64 * MI,
+            idle_timeout: Duration::from_secs(600),
+            auto_create_topics: true,
+            num_partitions: 1,
+            clamp_replication_factor: ClampReplicationFactor::Events,
+            group_initial_rebalance_delay: Duration::ZERO,
+            offsets_retention: Duration::from_secs(30 * 86_400),
+        }
     }
+}
+
+impl Kafka {
+    /// Host and port out of `advertised`; `None` when it is empty or not that. A port of 0 is the one that is bound.
+    pub fn advertised(&self) -> Option<(String, u16)> {
+        let (host, port) = self.advertised.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let wildcard = host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        let legal = !host.is_empty() && host.len() <= 255 && !wildcard && host.chars().all(|c| c.is_ascii_graphic());
+        legal.then_some((host.to_owned(), port.parse().ok()?))
+    }
+}
+
+/// For which topics a replication factor above 1 is taken as 1 instead of refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClampReplicationFactor {
+    /// For none.
+    None,
+    /// For event topics.
+    Events,
+    /// For all.
+    All,
 }
 
 /// `[storage]`: where data lies, and what is true when a reply says stored.
@@ -93,6 +164,9 @@ pub struct Storage {
     /// Bytes that may wait for the committer.
     #[serde(with = "units::size")]
     pub queue_bytes: u64,
+    /// The longest time between two looks at what is due to be let go.
+    #[serde(with = "units::duration")]
+    pub retention_check_interval: Duration,
     /// Memory for the newest frames of the log.
     #[serde(with = "units::size")]
     pub cache_bytes: u64,
@@ -107,7 +181,8 @@ impl Default for Storage {
             durability: Durability::Sync,
             segment_bytes: 64 * MI,
             commit_bytes: 8 * MI,
-            queue_bytes: 64 * MI,
+            queue_bytes: 128 * MI,
+            retention_check_interval: Duration::from_secs(300),
             cache_bytes: 64 * MI,
             reserve: Reserve { bytes: Some(GI), percent: Some(5) },
         }

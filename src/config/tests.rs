@@ -178,12 +178,23 @@ fn leaving_loopback_needs_a_word() {
 }
 
 #[test]
-fn asking_for_the_kafka_listener_is_answered() {
-    let flags = Flags { kafka: Some("127.0.0.1:9092".into()), ..Flags::default() };
-    assert!(load("", &[], &flags).unwrap().warnings[0].contains("no Kafka listener"));
-    assert_eq!(load("[kafka]\nlisten = \"127.0.0.1:9093\"\n", &[], &Flags::default()).unwrap().warnings.len(), 1);
-
-    assert_eq!(load("[kafka]\nlisten = \"127.0.0.1:0\"\n", &[], &Flags::default()).unwrap().warnings.len(), 0);
+fn the_kafka_listener_stays_on_loopback_unless_that_is_meant_and_never_advertises_a_wildcard() {
+    let got = refusals(load("[kafka]\nlisten = \"0.0.0.0:9092\"\n", &[], &Flags::default()));
+    assert!(
+        got[0].contains("2: kafka.listen = \"0.0.0.0:9092\"") && got[0].contains("kafka.allow_insecure"),
+        "{got:?}"
+    );
+    let file = "[kafka]\nlisten = \"0.0.0.0:9092\"\nallow_insecure = true\nadvertised = \"box.lan:9092\"\n";
+    let loaded = load(file, &[], &Flags::default()).unwrap();
+    assert!(loaded.warnings[0].contains("every topic"), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.kafka.advertised(), Some(("box.lan".to_owned(), 9092)));
+    for bad in ["box.lan", "0.0.0.0:9092", "[::]:9092", ":9092", "box:70000", "a b:1"] {
+        let got = refusals(load(&format!("[kafka]\nadvertised = \"{bad}\"\n"), &[], &Flags::default()));
+        assert!(got[0].contains("kafka.advertised") && got[0].contains("host:port"), "{bad}: {got:?}");
+    }
+    let file = "[kafka]\nrequest_memory = \"50Mi\"\n";
+    let got = refusals(load(file, &[], &Flags::default()));
+    assert!(got[0].contains("kafka.request_memory = \"50Mi\": contradicts kafka.max_request_bytes"), "{got:?}");
 
     let flags = Flags { no_kafka: true, ..Flags::default() };
     let loaded = load("", &[], &flags).unwrap();
