@@ -213,13 +213,14 @@ impl Shared {
         })
     }
 
-    fn restore(&self, name: String, metadata: GroupMetadata) {
+    pub(super) fn restore(&self, name: String, metadata: GroupMetadata) {
         let entry = self.entry(&name, Group::restored(self.limits(), metadata, self.now()));
         let mut run = entry.lock();
         let deadline = run.machine.next_deadline();
         self.timers.arm(&entry, &mut run.armed, deadline);
         drop(run);
-        self.groups().insert(name, entry);
+        // One that was made meanwhile knows more.
+        self.groups().entry(name).or_insert(entry);
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Entry>> {

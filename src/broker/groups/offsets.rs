@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use azulite_storage::index::IndexError;
+use azulite_storage::membership::GroupMetadata;
 use azulite_storage::{Done, TopicPartition, clock};
 use tokio::sync::oneshot;
 
@@ -261,9 +262,17 @@ impl Shared {
         if offsets.is_empty() {
             return Ok(Ok(answers));
         }
-        let changes = GroupChanges { offsets, ..GroupChanges::default() };
+        // A group that only had these is there all the same until it is deleted or expires, as at Kafka's.
+        let emptied = entry.is_none() && offsets.len() == committed.len();
+        let kept = emptied.then(|| GroupMetadata { state_since_ms: clock::now_ms(), ..GroupMetadata::default() });
+        let changes = GroupChanges { offsets, metadata: kept.clone().map(Some), ..GroupChanges::default() };
         let positions = self.broker.positions(group);
         let deleted = wait(group, |done| positions.overwrite(log.as_ref(), group, changes, done));
+        if deleted.is_ok()
+            && let Some(kept) = kept
+        {
+            self.restore(group.to_owned(), kept);
+        }
         Ok(deleted.map(|()| answers))
     }
 

@@ -186,6 +186,17 @@ async fn offsets_of_topics_that_are_read_stay_and_others_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn a_group_whose_last_offset_was_deleted_is_there_until_it_is_deleted_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    world.commit("simple", &Committer::default(), vec![offset("t", 0, 1)]).await;
+    world.coordinator.delete_offsets("simple", vec![place("t", 0)]).await.unwrap();
+    assert!(world.coordinator.describe("simple").await.unwrap().is_some());
+    assert_eq!(world.coordinator.delete_group("simple").await, Ok(()));
+    assert_eq!(world.coordinator.list(vec![], vec![]).await, Ok(vec![]));
+}
+
+#[tokio::test]
 async fn a_group_is_deleted_whole_and_for_good_once_nobody_is_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let world = open(dir.path());

@@ -62,12 +62,14 @@ impl Api {
             topic_authorized_operations: i32::MIN,
             ..Default::default()
         };
-        let Some(name) = wanted.name else {
+        // Java's admin client leaves the name empty, not null, where it asks by id.
+        if wanted.topic_id != Uuid::ZERO {
             return match self.topic("", wanted.topic_id) {
-                Some(topic) if wanted.topic_id != Uuid::ZERO => self.described(&topic),
-                _ => failed(ErrorCode::UnknownTopicId, None, wanted.topic_id),
+                Some(topic) => self.described(&topic),
+                None => failed(ErrorCode::UnknownTopicId, None, wanted.topic_id),
             };
-        };
+        }
+        let name = wanted.name.unwrap_or_default();
         if let Some(topic) = self.broker.log().topic(&name) {
             return self.described(&topic);
         }
