@@ -1,16 +1,17 @@
 //! Blobs on disk: staging, durable publishing, reading, deletion. Keeps the laws BLOB-HASH and BLOB-FIRST.
 //!
 //! A blob is written to staging, synced, renamed to `blobs/aa/bb/SHA256`, its folder synced, and only then referenced
-//! by a state record. Deletion goes the other way: state record first, then the file. One file per hash, whatever the
+//! by a state record; uploads that come together share the later steps (see [`crate::publish`]). Deletion goes the other way: state record first, then the file. One file per hash, whatever the
 //! number of sources and labels.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::catalogue::CatalogueError;
+use crate::dir_syncs::DirSyncs;
 use crate::fs::{Fs, FsFile, is_full};
 use crate::ids::Sha256;
 use crate::segments::random_u64;
@@ -62,6 +63,41 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BlobError + '_ {
     move |error| match is_full(&error) {
         true => BlobError::DiskFull,
         false => BlobError::Io { path: path.to_owned(), error },
+    }
+}
+
+/// One error for each of those that wait for the same step.
+fn copied(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
+
+/// A blob whose bytes are durable and whose folder is there, on its way to its name. Dropped without one, it is gone.
+#[derive(Debug)]
+pub(crate) struct Hardened {
+    path: PathBuf,
+    /// `None` when a file of that name and length was there already.
+    staged: Option<StagedFile>,
+}
+
+/// Blobs that have their names, which are not durable yet.
+pub(crate) struct Naming<'a> {
+    files: &'a BlobFiles,
+    /// Each with the folder that holds it, if it got its name just now.
+    named: Vec<Result<Option<PathBuf>, BlobError>>,
+    syncs: Arc<DirSyncs>,
+}
+
+impl Naming<'_> {
+    /// What is to be synced, for whoever wants to help.
+    pub(crate) fn syncs(&self) -> &Arc<DirSyncs> {
+        &self.syncs
+    }
+
+    /// Makes the names durable; one outcome for each blob.
+    pub(crate) fn finish(self) -> Vec<Result<(), BlobError>> {
+        let failed = self.syncs.finish();
+        let settle = |folder: Option<PathBuf>| folder.map_or(Ok(()), |folder| self.files.settle(&folder, &failed));
+        self.named.into_iter().map(|folder| folder.and_then(settle)).collect()
     }
 }
 
@@ -132,27 +168,68 @@ impl BlobFiles {
         Ok(StagedFile { fs: self.fs.clone(), path, file, len: 0, kept: false })
     }
 
-    /// Gives staged bytes their final, durable name. An existing file counts only if its length fits. The caller holds
-    /// the hash's lock.
-    pub(crate) fn seal(&self, mut staged: StagedFile, hash: Sha256) -> Result<(), BlobError> {
+    /// First half of publishing: makes the bytes durable and the folder they go to, but gives no name yet. An existing
+    /// file counts only if its length fits. The caller holds the hash's lock, and keeps it until the name is durable.
+    ///
+    /// The folder comes before the sync, because journalling file systems then write both in one go.
+    pub(crate) fn harden(&self, staged: StagedFile, hash: Sha256) -> Result<Hardened, BlobError> {
         let path = self.path(hash);
-        let folder = path.parent().unwrap_or(&self.blobs);
         let existing = self.fs.meta(&path).map_err(io_error(&path))?;
         if existing.is_some_and(|m| m.len == staged.len) {
             // Whoever named it may have been stopped before the name was durable.
             let file = self.fs.open_write(&path).map_err(io_error(&path))?;
             file.sync_data().map_err(io_error(&path))?;
-        } else {
-            staged.file.sync_data().map_err(io_error(&staged.path))?;
-            self.make(folder)?;
+            return Ok(Hardened { path, staged: None });
+        }
+        self.make(path.parent().unwrap_or(&self.blobs))?;
+        staged.file.sync_data().map_err(io_error(&staged.path))?;
+        Ok(Hardened { path, staged: Some(staged) })
+    }
+
+    /// Second half of publishing, for several blobs at once: gives all names. They are durable after the syncs of the
+    /// folders that hold them, each of which is synced once. Blobs that are `None` have durable names already. What
+    /// fails for one blob does not keep the others from theirs.
+    pub(crate) fn name_all(&self, blobs: Vec<Option<Hardened>>) -> Naming<'_> {
+        let name = |blob: Option<Hardened>| blob.map(|blob| self.name(blob)).transpose();
+        let named: Vec<_> = blobs.into_iter().map(name).collect();
+        let mut unsynced = BTreeSet::new();
+        for folder in named.iter().flatten().flatten() {
+            unsynced.extend(self.unsettled(folder));
+        }
+        Naming { files: self, named, syncs: Arc::new(DirSyncs::new(self.fs.clone(), unsynced.into_iter().collect())) }
+    }
+
+    /// Gives a blob its name, and tells the folder that has it now.
+    fn name(&self, Hardened { path, staged }: Hardened) -> Result<PathBuf, BlobError> {
+        if let Some(mut staged) = staged {
             self.fs.rename(&staged.path, &path).map_err(io_error(&path))?;
             staged.kept = true;
         }
-        self.fs.sync_dir(folder).map_err(io_error(folder))?;
-        self.settle(folder)
+        Ok(path.parent().unwrap_or(&self.blobs).to_owned())
     }
 
-    /// Makes a folder and the one above it, where they are missing; durable after [`BlobFiles::settle`].
+    /// The folders to sync for a new name in `folder`: itself, and those above it whose newest name was never synced by
+    /// this process. A folder found there may have been made by someone stopped before its name was durable.
+    fn unsettled(&self, folder: &Path) -> Vec<PathBuf> {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folders = vec![folder.to_owned()];
+        let below = folder.ancestors().take_while(|folder| *folder != self.blobs && !settled.contains(*folder));
+        folders.extend(below.filter_map(Path::parent).map(Path::to_owned));
+        folders
+    }
+
+    /// Notes the folders above a new name as durable, unless one that it needs is among the `failed`.
+    fn settle(&self, folder: &Path, failed: &BTreeMap<PathBuf, io::Error>) -> Result<(), BlobError> {
+        let needed = self.unsettled(folder);
+        if let Some((path, error)) = needed.iter().find_map(|needed| failed.get_key_value(needed)) {
+            return Err(io_error(path)(copied(error)));
+        }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.extend(folder.ancestors().take_while(|folder| *folder != self.blobs).map(Path::to_owned));
+        Ok(())
+    }
+
+    /// Makes a folder and the one above it, where they are missing; durable after [`Naming::finish`].
     fn make(&self, folder: &Path) -> Result<(), BlobError> {
         if self.fs.meta(folder).map_err(io_error(folder))?.is_some() {
             return Ok(());
@@ -164,20 +241,6 @@ impl BlobFiles {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error(folder)(error)),
             _ => Ok(()),
         }
-    }
-
-    /// Makes a folder's own name durable, once: one found there may have been made by someone stopped before it was.
-    fn settle(&self, folder: &Path) -> Result<(), BlobError> {
-        if self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
-            return Ok(());
-        }
-        let above = folder.parent().unwrap_or(&self.blobs);
-        self.fs.sync_dir(above).map_err(io_error(above))?;
-        if above != self.blobs {
-            self.settle(above)?;
-        }
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
-        Ok(())
     }
 
     /// The bytes of a blob whose recorded length is `size`.

@@ -5,6 +5,7 @@ use crate::catalogue::CatalogueError;
 use crate::clock;
 use crate::ids::Sha256;
 use crate::index::StateKeyspace;
+use crate::publish::Upload;
 use crate::state::{BlobRecord, BlobRefKey, Change, StateKey};
 use crate::store::Store;
 
@@ -40,16 +41,12 @@ impl Store {
     /// See [`BlobError`].
     pub fn publish(&self, staged: StagedFile, key: &BlobRefKey, description: Vec<u8>) -> Result<BlobRecord, BlobError> {
         check_names(key)?;
-        let lock = self.core.blobs.lock(key.hash);
+        let _lock = self.core.blobs.lock(key.hash);
         let size = staged.len();
         let known = self.core.catalogue.names(key.hash)?;
         let there = !known.is_empty() && self.core.blobs.open_blob(key.hash, size).is_ok();
-        if !there {
-            self.core.blobs.seal(staged, key.hash)?;
-        }
-        let record = BlobRecord { size, stored_ms: clock::now_ms(), description };
-        self.put_reference(&lock, key, &record)?;
-        Ok(record)
+        let file = if there { None } else { Some(self.core.blobs.harden(staged, key.hash)?) };
+        self.core.publishing.publish(&self.core, Upload { file, key: key.clone(), size, description })
     }
 
     fn put_reference(&self, _lock: &HashLock<'_>, key: &BlobRefKey, record: &BlobRecord) -> Result<(), BlobError> {

@@ -28,6 +28,7 @@ use crate::log::ReadError;
 use crate::maintenance::Maintenance;
 use crate::partition::{Damage, Partition};
 use crate::producers::{ProducerIds, RefusedBatch};
+use crate::publish::Publishing;
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
 use crate::segments::Segments;
 use crate::state::{Change, StateKey};
@@ -237,6 +238,7 @@ pub(crate) struct Core {
     pub(crate) keeper: Keeper,
     pub(crate) catalogue: Catalogue,
     pub(crate) blobs: BlobFiles,
+    pub(crate) publishing: Publishing,
     pub(crate) state_partition: Arc<Partition>,
     pub(crate) offsets_partition: Arc<Partition>,
     pub(crate) partitions: RwLock<HashMap<PartitionNumber, Arc<Partition>>>,

@@ -11,7 +11,7 @@ use azulite_storage::{AppendError, Durability, Lane, Options};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
 use support::ledger::{Ledger, Line};
-use support::recorder::{Event, RecordingFs, check_ack};
+use support::recorder::{Event, RecordingFs, check_ack, check_named};
 use support::rng::Rng;
 use support::session::{Appending, Places, Session, content_hash, fast_tempdir, small_options};
 use support::sim_fs::SimFs;
@@ -181,6 +181,81 @@ fn blob_is_answered_after_its_bytes_its_name_and_its_record_are_synced() {
             named.unwrap() < recorded.unwrap(),
             "BLOB-FIRST: the bytes have their name before the record is written"
         );
+    }
+}
+
+#[test]
+fn blobs_that_are_published_together_are_each_answered_after_their_own_syncs() {
+    const PRODUCERS: usize = 24;
+    const EACH: usize = 6;
+    let dir = tempfile::tempdir().unwrap();
+    let fs = RecordingFs::new(Arc::new(RealFs));
+    let session = Session::open(&fs, Options::new(dir.path().join("data"))).unwrap();
+    let label = |producer: usize, number: usize| format!("label {producer}-{number}.");
+    // Every third content is the same for all: its publishers wait for each other.
+    let content = |producer: usize, number: usize| match number % 3 {
+        0 => format!("content shared by all, {number}."),
+        _ => format!("content {producer}-{number}."),
+    };
+    let key = |producer, number| BlobRefKey {
+        hash: content_hash(content(producer, number).as_bytes()),
+        source: "lab".into(),
+        label: label(producer, number),
+    };
+    let publish = |producer: usize| {
+        for number in 0..EACH {
+            session.publish(&key(producer, number), content(producer, number).as_bytes()).unwrap();
+            fs.ack(label(producer, number));
+        }
+    };
+    std::thread::scope(|scope| (0..PRODUCERS).for_each(|producer| drop(scope.spawn(move || publish(producer)))));
+    let events = fs.events();
+    let recorded = |label: &str| {
+        let holds = |e: &Event| matches!(e, Event::Written { bytes, .. } if support::recorder::contains(bytes, label.as_bytes()));
+        events.iter().position(holds).unwrap()
+    };
+    let mut records = std::collections::BTreeSet::new();
+    for producer in 0..PRODUCERS {
+        for number in 0..EACH {
+            let label = label(producer, number);
+            check_ack(&events, &label, label.as_bytes()).unwrap();
+            // BLOB-FIRST: when the record is written, the bytes and their name are durable already.
+            let record = recorded(&label);
+            check_named(&events[..record], &key(producer, number).hash.to_string()).unwrap();
+            records.insert(record);
+        }
+    }
+    assert!(records.len() < PRODUCERS * EACH / 2, "{} commits for {} blobs", records.len(), PRODUCERS * EACH);
+    assert_eq!(session.blobs().unwrap().len(), PRODUCERS * EACH);
+}
+
+#[test]
+fn blob_whose_bytes_are_not_synced_is_refused_and_its_neighbours_are_not() {
+    for seed in 0..20 {
+        let bench = Bench::new(seed, |options| options);
+        bench.settled();
+        bench.fs.fail_sync(1);
+        let outcomes = Mutex::new(Vec::new());
+        let publish = |number: u64| {
+            let content = format!("content {number} of seed {seed}");
+            let key = BlobRefKey { hash: content_hash(content.as_bytes()), source: "lab".into(), label: "l".into() };
+            let outcome = bench.session.publish(&key, content.as_bytes());
+            outcomes.lock().unwrap().push((key, content, outcome));
+        };
+        std::thread::scope(|scope| (0..8).for_each(|number| drop(scope.spawn(move || publish(number)))));
+        let outcomes = outcomes.into_inner().unwrap();
+        // The sync that fails is the first one: that of a staged file, never that of the log.
+        let refused = outcomes.iter().filter(|(_, _, outcome)| outcome.is_err()).count();
+        assert_eq!((refused, bench.session.store.fatal()), (1, None), "seed {seed}: {outcomes:?}");
+        let Bench { fs, real, session, .. } = bench;
+        let after = fs.cut(seed);
+        drop(session);
+        let session = Session::open(&after, small_options(&Places::below(real.path()))).unwrap();
+        for (key, content, outcome) in outcomes {
+            let found = session.blob(&key).unwrap();
+            assert_eq!(found.is_some(), outcome.is_ok(), "seed {seed}: {key:?}");
+            assert!(found.is_none_or(|found| found == content.as_bytes()), "seed {seed}: {key:?}");
+        }
     }
 }
 

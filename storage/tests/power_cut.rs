@@ -185,7 +185,8 @@ impl Life {
             30..45 => self.append_numbered(session),
             45..55 => self.create_topic(session),
             55..70 => self.commit_offsets(session),
-            70..85 => self.publish(session),
+            70..80 => self.publish(session),
+            80..85 => self.publish_together(session),
             85..93 => self.copy(session),
             _ => self.delete(session),
         }
@@ -369,6 +370,34 @@ impl Life {
     }
 
     fn publish(&mut self, session: &Session) -> Result<(), String> {
+        let (key, content) = self.new_blob();
+        self.trace.push(format!("publish {key:?}, {} bytes", content.len()));
+        self.blob_call(&key, true, |k| session.publish(k, &content))
+    }
+
+    /// Several at the same time, so that they share syncs and a commit.
+    fn publish_together(&mut self, session: &Session) -> Result<(), String> {
+        let blobs = (0..self.rng.between(2, 6)).map(|_| self.new_blob()).collect::<BTreeMap<_, _>>();
+        self.trace.push(format!("publish together {:?}", blobs.keys()));
+        for key in blobs.keys() {
+            self.blobs.entry(key.clone()).or_insert_with(|| Register::new(false)).attempt(true);
+        }
+        let outcomes = std::thread::scope(|scope| {
+            let threads = blobs.iter().map(|(key, content)| scope.spawn(|| session.publish(key, content)));
+            let threads = threads.collect::<Vec<_>>();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        for (key, outcome) in blobs.keys().zip(outcomes) {
+            match outcome {
+                Ok(()) => self.blobs.get_mut(key).unwrap().promise(true),
+                Err(e) => self.failed("blob among others", &e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A name and content; one in a few contents was used before.
+    fn new_blob(&mut self) -> (BlobRefKey, Vec<u8>) {
         self.serial += 1;
         let len = if self.rng.chance(60) { self.rng.index(2000) } else { self.rng.index(90_000) };
         let mut content = format!("blob {} ", self.serial).into_bytes();
@@ -381,8 +410,7 @@ impl Life {
         let source = *self.rng.pick(&SOURCES);
         let label = *self.rng.pick(&LABELS);
         let key = BlobRefKey { source: source.to_owned(), label: label.to_owned(), hash };
-        self.trace.push(format!("publish {key:?}, {} bytes", content.len()));
-        self.blob_call(&key, true, |k| session.publish(k, &content))
+        (key, content)
     }
 
     fn copy(&mut self, session: &Session) -> Result<(), String> {

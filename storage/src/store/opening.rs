@@ -25,6 +25,7 @@ use crate::log::ReadError;
 use crate::maintenance::Maintenance;
 use crate::partition::{LeaderEpoch, Partition};
 use crate::producers::ProducerIds;
+use crate::publish::Publishing;
 use crate::queue::Queue;
 use crate::recover::{Recovered, Recovery, damage_record, log_start, marker_fits};
 use crate::segments::Segments;
@@ -153,6 +154,7 @@ pub(super) fn build_core(
         newest_append_ms: recovered.append_ms,
         clock_held: AtomicBool::new(index.state(StateKeyspace::State, &StateKey::ClockHold.encode())?.is_some()),
         blobs: BlobFiles::open(fs, &options.root)?,
+        publishing: Publishing::default(),
         pending: Pending::default(),
         cache: BatchCache::new(options.cache_bytes),
         queue: Queue::new(options.queue_bytes),

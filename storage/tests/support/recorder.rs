@@ -129,6 +129,21 @@ pub(crate) fn check_ack(events: &[Event], label: &str, needle: &[u8]) -> Result<
     check_name(before, file).map_err(|e| format!("{label}, acknowledged at event {acked}: {e}"))
 }
 
+/// Checks that by the end of `events` a file has the last path component `name`, that it was synced before it got that
+/// name, and that the name is durable.
+pub(crate) fn check_named(events: &[Event], name: &str) -> Result<(), String> {
+    let named = events.iter().enumerate().find_map(|(at, event)| match event {
+        Event::Renamed { file, to, .. } if to.ends_with(name) => Some((at, *file)),
+        _ => None,
+    });
+    let (at, file) = named.ok_or_else(|| format!("nothing was called {name}"))?;
+    let synced = events[..at].iter().any(|e| matches!(e, Event::Synced { file: f, .. } if *f == file));
+    if !synced {
+        return Err(format!("{name} got its name at event {at} before its bytes were synced"));
+    }
+    check_name(events, file)
+}
+
 /// Checks that the newest name of `file` is durable by the end of `events`.
 fn check_name(events: &[Event], file: FileNumber) -> Result<(), String> {
     let named = events.iter().enumerate().rev().find_map(|(at, event)| match event {
@@ -139,13 +154,23 @@ fn check_name(events: &[Event], file: FileNumber) -> Result<(), String> {
     // A file that was there before the recording began was named before, too.
     let Some((named, path)) = named else { return Ok(()) };
     let parent = path.parent().unwrap();
-    let durable =
-        events.iter().any(|e| matches!(e, Event::DirSynced { path: p, started } if p == parent && *started > named));
-    if durable {
-        Ok(())
-    } else {
-        Err(format!("{} got its name at event {named} and its directory was not synced since", path.display()))
+    if !dir_synced(events, parent, named) {
+        return Err(format!("{} got its name at event {named} and its directory was not synced since", path.display()));
     }
+    for folder in parent.ancestors() {
+        let made = events.iter().position(|e| matches!(e, Event::DirCreated { path } if path == folder));
+        if let Some(made) = made
+            && !dir_synced(events, folder.parent().unwrap(), made)
+        {
+            return Err(format!("{} was made at event {made} and is not durable since", folder.display()));
+        }
+    }
+    Ok(())
+}
+
+/// True when a sync of `folder` started behind event `since` and ended well.
+fn dir_synced(events: &[Event], folder: &Path, since: usize) -> bool {
+    events.iter().any(|e| matches!(e, Event::DirSynced { path, started } if path == folder && *started > since))
 }
 
 /// True when `bytes` hold `needle`.
@@ -232,8 +257,10 @@ impl Fs for RecordingFs {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        // Whoever sees the directory must also see that it was made.
+        let mut recording = self.recording.lock().unwrap();
         self.inner.create_dir(path)?;
-        self.push(Event::DirCreated { path: path.to_path_buf() });
+        recording.push(Event::DirCreated { path: path.to_path_buf() });
         Ok(())
     }
 
