@@ -42,13 +42,14 @@ impl Look {
 }
 
 impl Content {
-    /// Reads the beginning.
+    /// Reads the beginning of a file of about `size` bytes.
     ///
     /// # Errors
     /// As the operating system reports them.
-    pub(super) fn begin(mut file: File) -> io::Result<Self> {
+    pub(super) fn begin(mut file: File, size: u64) -> io::Result<Self> {
         let limit = u64::try_from(HEAD_BYTES).unwrap_or(u64::MAX);
-        let mut head = Vec::new();
+        // Room for one more byte, so that the end is found without growing.
+        let mut head = Vec::with_capacity(usize::try_from(size.saturating_add(1).min(limit)).unwrap_or(0));
         file.by_ref().take(limit).read_to_end(&mut head)?;
         let whole = head.len() < HEAD_BYTES;
         Ok(Self { head: head.into(), file, whole })
@@ -138,7 +139,8 @@ mod tests {
             let bytes: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect();
             let path = folder.path().join("f");
             std::fs::write(&path, &bytes).unwrap();
-            let content = Content::begin(File::open(&path).unwrap()).unwrap();
+            let guess = u64::try_from(size / 2).unwrap();
+            let content = Content::begin(File::open(&path).unwrap(), guess).unwrap();
             assert_eq!((content.is_empty(), content.whole().is_some()), (size == 0, size < HEAD_BYTES), "{size}");
             let mut pieces = Vec::new();
             content

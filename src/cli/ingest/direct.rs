@@ -129,7 +129,7 @@ impl Sink for Direct {
         Ok(stat.is_some_and(|stat| stat.size > 0))
     }
 
-    fn store(&self, content: &Content, sha256: Option<&str>, pass: Pass<'_>) -> Result<BlobRecord, StoreFault> {
+    fn store(&self, content: Content, sha256: Option<&str>, pass: Pass<'_>) -> Result<BlobRecord, StoreFault> {
         let expected = match sha256 {
             Some(text) => self.known(&parsed(text)?)?,
             None => None,
@@ -140,7 +140,7 @@ impl Sink for Direct {
             return Ok(record.clone());
         }
         let mode = if expected.is_some() { Mode::Sha256Only } else { Mode::Full };
-        let (mut staged, digests) = self.staged(content, mode)?;
+        let (mut staged, digests) = self.staged(&content, mode)?;
         if sha256.is_some_and(|sha256| sha256 != digests.sha256) {
             return Err(changed());
         }
@@ -149,10 +149,10 @@ impl Sink for Direct {
             Some(record) => record,
             None => match self.known(&hash)? {
                 Some(record) => record,
-                None => self.identify(content, staged.as_mut(), digests)?,
+                None => self.identify(&content, staged.as_mut(), digests)?,
             },
         };
-        drop(pass);
+        drop((content, pass));
         staged.publish(&hash, &self.place, &record).map_err(|error| self.fault(error))?;
         Ok(record)
     }

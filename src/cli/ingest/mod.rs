@@ -51,9 +51,9 @@ use submission::{Mark, Submission};
 const PATHS_AHEAD: usize = 1024;
 /// Files done and not counted.
 const OUTCOMES_AHEAD: usize = 256;
-/// Workers for each file that is hashed: the others wait for the disk.
-const WORKERS_PER_JOB: usize = 8;
-const WORKERS_MAX: usize = 48;
+/// Workers for each file that is hashed: the others wait for the disk, and what waits together is synced together.
+const WORKERS_PER_JOB: usize = 24;
+const WORKERS_MAX: usize = 96;
 /// Events are published when there are so many, or so many bytes of them, or when none came for a while.
 const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 512 << 10;
@@ -290,7 +290,7 @@ impl Run<'_> {
             return Ok(Outcome::Resumed);
         }
         let pass = self.gate.pass();
-        let content = Content::begin(file)?;
+        let content = Content::begin(file, look.size)?;
         if content.is_empty() {
             return Ok(Outcome::Empty { entry });
         }
@@ -302,7 +302,7 @@ impl Run<'_> {
         {
             return Ok(Outcome::Known { entry });
         }
-        let record = self.sink.store(&content, sha256.as_deref(), pass)?;
+        let record = self.sink.store(content, sha256.as_deref(), pass)?;
         let first = self.submission.mark(&record.sha256).is_none_or(|mark| self.known.claim(mark));
         if !first {
             return Ok(Outcome::Known { entry });

@@ -94,7 +94,7 @@ impl Sink for Remote {
         self.client.exists(&format!("{}/{sha256}", self.path())).map_err(fault)
     }
 
-    fn store(&self, content: &Content, sha256: Option<&str>, pass: Pass<'_>) -> Result<BlobRecord, StoreFault> {
+    fn store(&self, content: Content, sha256: Option<&str>, pass: Pass<'_>) -> Result<BlobRecord, StoreFault> {
         drop(pass);
         let expected = sha256.map(|hash| format!("?expected-sha256={hash}")).unwrap_or_default();
         let path = self.path() + &expected;

@@ -55,14 +55,14 @@ pub(super) trait Sink: Send + Sync {
     /// [`StoreFault`].
     fn has(&self, sha256: &str) -> Result<bool, StoreFault>;
 
-    /// Stores a file and tells what it is; `sha256` is its hash if that was computed already. `pass` is given up once
-    /// there is nothing more to compute.
+    /// Stores a file and tells what it is; `sha256` is its hash if that was computed already. Content and `pass` are
+    /// given up once there is nothing more to compute.
     ///
     /// # Durability
     /// On `Ok` bytes and name are durable.
     /// # Errors
     /// [`StoreFault`].
-    fn store(&self, content: &Content, sha256: Option<&str>, pass: Pass<'_>) -> Result<BlobRecord, StoreFault>;
+    fn store(&self, content: Content, sha256: Option<&str>, pass: Pass<'_>) -> Result<BlobRecord, StoreFault>;
 
     /// Publishes events, each a JSON object.
     ///
