@@ -306,6 +306,21 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Bulk ingest of a tree beside computing the digests of the same files, nothing stored
+    Ingest {
+        /// Files and directories to take in
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Files worked on at once [default: one per processor]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        jobs: Option<u16>,
+        /// Repetitions, at least three [default: 5]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+        repetitions: Option<u32>,
+        /// Directory on the disk to measure [default: the data directory]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// The log beside the limit of the disk: the same sizes in the same run
     Log {
         /// Size of one record, for example 1Ki, 16Ki or 2MB [default: the sizes the log is built for]
@@ -409,6 +424,15 @@ mod tests {
             matches!(&cli.command, Command::Bench(Bench { command: BenchCommand::Log { size: Some(2048), .. } })),
             "{cli:?}"
         );
+    }
+
+    #[test]
+    fn bench_ingest_takes_paths() {
+        let cli = parse("bench ingest a b --jobs 2").unwrap();
+        let Command::Bench(Bench { command: BenchCommand::Ingest { paths, jobs, .. } }) = &cli.command else {
+            panic!("got {cli:?}")
+        };
+        assert_eq!((paths.len(), *jobs), (2, Some(2)));
     }
 
     #[test]

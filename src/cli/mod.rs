@@ -64,6 +64,10 @@ fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
     let out = &mut io::stdout();
     let measured = match command {
         BenchCommand::Disk { dir } => bench::disk(dir.as_ref().unwrap_or(data_dir), shown, out),
+        BenchCommand::Ingest { paths, jobs, repetitions, dir } => {
+            let dir = dir.as_ref().unwrap_or(data_dir);
+            bench::ingest(dir, &loaded.config, paths, *jobs, *repetitions, shown, out)
+        }
         BenchCommand::Log { size, producers, repetitions, dir } => {
             bench::log(dir.as_ref().unwrap_or(data_dir), *size, *producers, *repetitions, shown, out)
         }

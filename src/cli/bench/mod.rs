@@ -1,9 +1,11 @@
-//! `azulite bench disk` and `azulite bench log`: what this machine's disk can do, and what the log makes of it.
+//! `azulite bench disk`, `log` and `ingest`: what this machine's disk can do, what the log makes of it, and what taking
+//! files in costs beside computing their digests.
 //!
 //! Called by `main` with the checked flags. Everything is written to a folder of its own below the directory asked for,
 //! which is removed at the end; time and bytes are bounded. Figures are medians over repetitions with their spread.
 
 mod disk;
+mod ingest;
 mod load;
 mod log;
 mod raw;
@@ -17,6 +19,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use azulite_storage::fs::{Fs, FsLock, RealFs, create_dir_durably, remove_tree};
+
+use crate::config::Config;
 
 /// One size at one number of producers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +105,31 @@ pub fn log(
     };
     let folder = Folder::create(dir)?;
     let report = log::run(&folder, &cases, bounds, shown)?;
+    report.print(shown.json, out)
+}
+
+/// Measures how fast files are taken in to the disk that holds `dir`, beside their digests alone.
+///
+/// # Errors
+/// As for [`disk()`]; also when nothing below `paths` can be read.
+pub fn ingest(
+    dir: &Path,
+    config: &Config,
+    paths: &[PathBuf],
+    jobs: Option<u16>,
+    repetitions: Option<u32>,
+    shown: Shown,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let bounds = Bounds {
+        warm_up: Duration::ZERO,
+        measured: Duration::ZERO,
+        repetitions: repetitions.unwrap_or(5).max(3),
+        bytes: room(dir)?,
+    };
+    let folder = Folder::create(dir)?;
+    let report = ingest::run(&folder, config, paths, u16::try_from(jobs)?, bounds, shown)?;
     report.print(shown.json, out)
 }
 

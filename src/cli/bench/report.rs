@@ -105,7 +105,9 @@ impl Report {
         object.insert("bench".into(), json!(self.name));
         object.insert("machine".into(), self.machine.to_json());
         object.insert("repetitions".into(), json!(self.bounds.repetitions));
-        object.insert("seconds".into(), json!(self.bounds.measured.as_secs_f64()));
+        if !self.bounds.measured.is_zero() {
+            object.insert("seconds".into(), json!(self.bounds.measured.as_secs_f64()));
+        }
         let runs = self.runs.iter().map(|run| Value::Object(run.to_json(self.producers)));
         object.insert("runs".into(), runs.collect());
         Value::Object(object)
@@ -115,12 +117,12 @@ impl Report {
         let titles = ["size", self.producers].into_iter().chain(self.columns.iter().map(|c| c.title));
         let mut rows = vec![titles.map(str::to_owned).collect::<Vec<_>>()];
         rows.extend(self.runs.iter().map(|run| self.row(run)));
-        let bounds = self.bounds;
+        let Bounds { repetitions, measured, .. } = self.bounds;
+        // Without a time of its own each repetition takes as long as its work.
+        let length = if measured.is_zero() { String::new() } else { format!(" of {:.1} s", measured.as_secs_f64()) };
         format!(
-            "{}\nmedian of {} repetitions of {:.1} s, in brackets the least and the most\n\n{}",
+            "{}\nmedian of {repetitions} repetitions{length}, in brackets the least and the most\n\n{}",
             self.machine.to_text(),
-            bounds.repetitions,
-            bounds.measured.as_secs_f64(),
             aligned(&rows)
         )
     }

@@ -65,6 +65,30 @@ pub(super) fn run(global: &Global, config: &Config, args: &Ingest) -> Exit {
 }
 
 fn ingest(global: &Global, config: &Config, args: &Ingest) -> Result<Exit, Refusal> {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&stop);
+    let progress = Progress::new(output::progress_allowed(global.quiet));
+    all(config, args, &stop, progress)?.tell(global.json)
+}
+
+/// Takes in what `args` names, without a word, and tells how many files that were; for `bench ingest`.
+///
+/// # Errors
+/// The run ended before its end, or a file could not be taken in.
+pub(super) fn quietly(config: &Config, args: &Ingest) -> Result<u64, Refusal> {
+    let Ended { report, fatal, journal } = all(config, args, &AtomicBool::new(false), Progress::new(false))?;
+    if let Some(refusal) = fatal {
+        return Err(refusal);
+    }
+    if let Some(failure) = report.failures.first() {
+        return Err(Refusal::failed(format!("{}: {}", failure.path, failure.error)));
+    }
+    journal.remove();
+    Ok(report.files)
+}
+
+/// From opening the store to closing it.
+fn all(config: &Config, args: &Ingest, stop: &AtomicBool, progress: Progress) -> Result<Ended, Refusal> {
     let begun = Instant::now();
     let submission = Submission::check(args, now_ms())?;
     let place = submission.place();
@@ -77,8 +101,6 @@ fn ingest(global: &Global, config: &Config, args: &Ingest) -> Result<Exit, Refus
         Some(folder) => Journal::open(&folder, &description(&submission, &args.paths), args.resume),
         None => (Journal::default(), HashSet::new()),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signal(&stop);
     let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let run = Run {
         sink: sink.as_ref(),
@@ -86,7 +108,7 @@ fn ingest(global: &Global, config: &Config, args: &Ingest) -> Result<Exit, Refus
         known: &known,
         done: &done,
         gate: Gate::new(jobs),
-        stop: &stop,
+        stop,
         without: Identity::of(&config.storage.data_dir),
     };
     let mut collector = Collector {
@@ -96,11 +118,14 @@ fn ingest(global: &Global, config: &Config, args: &Ingest) -> Result<Exit, Refus
         entries: Vec::new(),
         journal,
         report: Report::default(),
-        progress: Progress::new(output::progress_allowed(global.quiet)),
+        progress,
         fatal: None,
     };
     run.go(&args.paths, (jobs * WORKERS_PER_JOB).min(WORKERS_MAX.max(jobs)), &mut collector);
-    collector.end(global.json, begun.elapsed(), &stop)
+    let mut ended = collector.end();
+    drop(sink);
+    ended.report.seconds = begun.elapsed().as_secs_f64();
+    Ok(ended)
 }
 
 /// The flags and paths that make two runs the same one for `--resume`.
@@ -415,16 +440,29 @@ impl Collector<'_> {
         self.journal.add(&entries);
     }
 
-    fn end(mut self, json: bool, took: Duration, stop: &AtomicBool) -> Result<Exit, Refusal> {
-        let interrupted = stop.load(Ordering::SeqCst);
-        self.report.interrupted = interrupted;
-        self.report.seconds = took.as_secs_f64();
+    fn end(self) -> Ended {
+        let Self { run, mut report, journal, fatal, .. } = self;
+        report.interrupted = run.stopped();
+        Ended { report, journal, fatal }
+    }
+}
+
+/// A run that has ended.
+struct Ended {
+    report: Report,
+    journal: Journal,
+    fatal: Option<Refusal>,
+}
+
+impl Ended {
+    /// Says what was done, and how the process ends.
+    fn tell(self, json: bool) -> Result<Exit, Refusal> {
         self.report.print(json, &mut output::stdout())?;
         if let Some(refusal) = self.fatal {
             complain("the run ended early; the same command with --resume goes on");
             return Err(refusal);
         }
-        if interrupted {
+        if self.report.interrupted {
             return Err(Refusal::failed("interrupted; the same command with --resume goes on"));
         }
         if self.report.failed > 0 {
