@@ -19,6 +19,12 @@ const ALIGN: u64 = 4096;
 /// ... and fetch at least this much.
 const WINDOW: u64 = 64 << 10;
 
+/// The clock is looked at before one in so many reads that are short, and before every long one: the engine makes
+/// thousands of reads of a few bytes, and the clock costs more than such a read ...
+const READS_PER_LOOK: u32 = 64;
+/// ... which has at most this many bytes.
+const SHORT: u64 = 1024;
+
 /// A reader with a head in memory and one window behind it.
 pub(super) struct View<'a, R> {
     source: R,
@@ -29,6 +35,8 @@ pub(super) struct View<'a, R> {
     position: u64,
     budget: u64,
     deadline: Instant,
+    /// Short reads until the next look at the clock.
+    unhurried: u32,
     /// Set when the deadline passed: what the engine said then is worth nothing.
     pub(super) late: bool,
     /// The first error of the source.
@@ -47,6 +55,7 @@ impl<'a, R: Read + Seek> View<'a, R> {
             position: 0,
             budget: BEHIND_HEAD_MAX,
             deadline,
+            unhurried: 0,
             late: false,
             failed: None,
         }
@@ -54,10 +63,7 @@ impl<'a, R: Read + Seek> View<'a, R> {
 
     /// The bytes of `start..end`, fewer at the end of the file. The position is left alone.
     fn bytes(&mut self, start: u64, end: u64) -> io::Result<&[u8]> {
-        if self.late || Instant::now() >= self.deadline {
-            self.late = true;
-            return Err(io::Error::from(io::ErrorKind::TimedOut));
-        }
+        self.look_at_the_clock(end.saturating_sub(start))?;
         let end = end.min(self.size).min(start.saturating_add(HEAD_MAX));
         if start >= end {
             return Ok(&[]);
@@ -73,6 +79,17 @@ impl<'a, R: Read + Seek> View<'a, R> {
         let from = index(start.saturating_sub(self.window_start))?;
         let to = index(end.saturating_sub(self.window_start))?.min(self.window.len());
         Ok(self.window.get(from..to).unwrap_or_default())
+    }
+
+    fn look_at_the_clock(&mut self, wanted: u64) -> io::Result<()> {
+        match self.unhurried.checked_sub(1) {
+            Some(left) if wanted <= SHORT => self.unhurried = left,
+            Some(_) | None => {
+                self.unhurried = READS_PER_LOOK;
+                self.late |= Instant::now() >= self.deadline;
+            }
+        }
+        if self.late { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(()) }
     }
 
     fn load(&mut self, start: u64, end: u64) -> io::Result<()> {
