@@ -2,6 +2,8 @@
 //!
 //! Called by `magic`. The engine there knows only ASCII and UTF-8, and counts bytes that libmagic calls data.
 
+use std::borrow::Cow;
+
 /// Text is judged by this much of the beginning, as in libmagic.
 pub(super) const LOOK: usize = 64 << 10;
 /// Lines longer than this are "very long".
@@ -21,9 +23,39 @@ pub(super) enum Encoding {
 
 /// A text: its encoding and its first characters.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(super) struct Text<'a> {
     pub(super) encoding: Encoding,
-    chars: Vec<char>,
+    chars: Chars<'a>,
+}
+
+/// Characters, in place where the encoding allows it.
+#[derive(Debug)]
+enum Chars<'a> {
+    /// ASCII and UTF-8.
+    Str(&'a str),
+    /// One byte each.
+    Bytes(&'a [u8]),
+    /// Decoded.
+    Decoded(Vec<char>),
+}
+
+impl Chars<'_> {
+    fn line_ends(&self) -> LineEnds {
+        match self {
+            Self::Str(text) => LineEnds::count(text.chars()),
+            Self::Bytes(bytes) => LineEnds::count(bytes.iter().map(|byte| char::from(*byte))),
+            Self::Decoded(chars) => LineEnds::count(chars.iter().copied()),
+        }
+    }
+
+    /// `c` is ASCII.
+    fn contains(&self, c: u8) -> bool {
+        match self {
+            Self::Str(text) => text.as_bytes().contains(&c),
+            Self::Bytes(bytes) => bytes.contains(&c),
+            Self::Decoded(chars) => chars.contains(&char::from(c)),
+        }
+    }
 }
 
 impl Encoding {
@@ -40,9 +72,9 @@ impl Encoding {
     }
 }
 
-impl Text {
+impl<'a> Text<'a> {
     /// The text that a file with this beginning is, or `None` for data.
-    pub(super) fn of(head: &[u8]) -> Option<Self> {
+    pub(super) fn of(head: &'a [u8]) -> Option<Self> {
         let mut look = head.get(..LOOK).unwrap_or(head);
         if look.len() == head.len() {
             let end = look.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
@@ -59,16 +91,16 @@ impl Text {
 
     /// libmagic's words for it, as `ASCII text, with CRLF line terminators`.
     pub(super) fn line(&self) -> String {
-        let ends = LineEnds::count(&self.chars);
+        let ends = self.chars.line_ends();
         let mut line = format!("{} text", self.encoding.name());
         if ends.longest > LONG_LINE {
             line.push_str(&format!(", with very long lines ({})", ends.longest));
         }
         line.push_str(&ends.words());
-        if self.chars.contains(&'\x1b') {
+        if self.chars.contains(0x1b) {
             line.push_str(", with escape sequences");
         }
-        if self.chars.contains(&'\x08') {
+        if self.chars.contains(0x08) {
             line.push_str(", with overstriking");
         }
         line
@@ -77,37 +109,37 @@ impl Text {
     /// The first characters in ASCII or UTF-8, for rules that know nothing else.
     ///
     /// Single-byte encodings keep their offsets: each high byte becomes one `?`.
-    pub(super) fn plain(&self) -> String {
-        match self.encoding {
-            Encoding::Latin1 | Encoding::Extended => {
-                self.chars.iter().map(|c| if c.is_ascii() { *c } else { '?' }).collect()
+    pub(super) fn plain(&self) -> Cow<'a, str> {
+        match &self.chars {
+            Chars::Str(text) => Cow::Borrowed(text),
+            Chars::Bytes(bytes) => {
+                bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect()
             }
-            Encoding::Ascii | Encoding::Utf8 | Encoding::Utf8Bom | Encoding::Utf16Le | Encoding::Utf16Be => {
-                self.chars.iter().collect()
-            }
+            Chars::Decoded(chars) => chars.iter().copied().collect(),
         }
     }
 }
 
-fn detect(look: &[u8]) -> Option<(Encoding, Vec<char>)> {
-    if look.iter().all(|byte| is_plain(*byte)) {
-        return Some((Encoding::Ascii, single_bytes(look)));
-    }
+fn detect(look: &[u8]) -> Option<(Encoding, Chars<'_>)> {
     if let Some(text) = utf8(look.strip_prefix(b"\xef\xbb\xbf").unwrap_or(look)) {
-        let encoding = if look.starts_with(b"\xef\xbb\xbf") { Encoding::Utf8Bom } else { Encoding::Utf8 };
-        return Some((encoding, text.chars().collect()));
+        let encoding = match look.starts_with(b"\xef\xbb\xbf") {
+            true => Encoding::Utf8Bom,
+            false if look.is_ascii() => Encoding::Ascii,
+            false => Encoding::Utf8,
+        };
+        return Some((encoding, Chars::Str(text)));
     }
     if let Some(units) = look.strip_prefix(b"\xff\xfe") {
-        return utf16(units, u16::from_le_bytes).map(|chars| (Encoding::Utf16Le, chars));
+        return utf16(units, u16::from_le_bytes).map(|chars| (Encoding::Utf16Le, Chars::Decoded(chars)));
     }
     if let Some(units) = look.strip_prefix(b"\xfe\xff") {
-        return utf16(units, u16::from_be_bytes).map(|chars| (Encoding::Utf16Be, chars));
+        return utf16(units, u16::from_be_bytes).map(|chars| (Encoding::Utf16Be, Chars::Decoded(chars)));
     }
     if look.iter().all(|byte| is_plain(*byte) || *byte >= 0xa0) {
-        return Some((Encoding::Latin1, single_bytes(look)));
+        return Some((Encoding::Latin1, Chars::Bytes(look)));
     }
     if look.iter().all(|byte| is_plain(*byte) || *byte >= 0x80) {
-        return Some((Encoding::Extended, single_bytes(look)));
+        return Some((Encoding::Extended, Chars::Bytes(look)));
     }
     None
 }
@@ -115,10 +147,6 @@ fn detect(look: &[u8]) -> Option<(Encoding, Vec<char>)> {
 /// Bytes of plain text: printable, BEL to CR, and escape. DEL is none.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x07..=0x0d | 0x1b | 0x20..=0x7e)
-}
-
-fn single_bytes(look: &[u8]) -> Vec<char> {
-    look.iter().map(|byte| char::from(*byte)).collect()
 }
 
 /// UTF-8 without control characters; a character cut off at the end does not count.
@@ -157,19 +185,19 @@ struct LineEnds {
 }
 
 impl LineEnds {
-    fn count(chars: &[char]) -> Self {
+    fn count(chars: impl Iterator<Item = char>) -> Self {
         let mut ends = Self::default();
         let mut after_cr = false;
         let mut line_start = 0;
-        for (at, c) in chars.iter().enumerate() {
+        for (at, c) in chars.enumerate() {
             match c {
                 '\n' if after_cr => ends.crlf = true,
                 '\n' => ends.lf = true,
                 _ if after_cr => ends.cr = true,
                 _ => {}
             }
-            after_cr = *c == '\r';
-            ends.nel |= *c == '\u{85}';
+            after_cr = c == '\r';
+            ends.nel |= c == '\u{85}';
             if matches!(c, '\n' | '\r' | '\u{85}') {
                 line_start = at + 1;
             }
