@@ -253,7 +253,8 @@ impl Committer {
 
     /// Rolls to a fresh segment when `total` bytes do not fit. A commit never spans two segments.
     fn make_room(&mut self, total: u64, state_only: bool) -> Result<(), WriteError> {
-        let fits = |a: &Active| a.position + total + EDGE_LEN <= a.prepared.len;
+        let roll = self.core.cleaner.take_roll();
+        let fits = |a: &Active| a.position + total + EDGE_LEN <= a.prepared.len && !(roll && a.frames > 0);
         if self.active.as_ref().is_some_and(fits) {
             return Ok(());
         }

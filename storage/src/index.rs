@@ -3,12 +3,16 @@
 //! Called by the applier thread (writes) and by readers. Writes use persist mode Buffer: after a kill the index is
 //! where its marker says, after a power cut it may be older or gone, and recovery brings it forward from the log.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::ids::{Offset, PartitionNumber};
+use crate::frame::frame_len;
+use crate::ids::{Offset, PartitionNumber, SegmentNumber};
+use crate::keys::cleaned::{CleanedHead, decode_number, encode_number};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::{MARKER_KEY, Marker};
 use crate::keys::producer::{ProducerKey, ProducerRow};
@@ -68,6 +72,31 @@ impl Rows {
     }
 }
 
+/// What recovery and the cleaner change in the index beside the commits. Every part of it may be done again.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// New rows of keyspace `log`.
+    pub(crate) batches: Vec<(BatchKey, BatchRow)>,
+    /// Rows of keyspace `log` to be removed.
+    pub(crate) gone: Vec<BatchKey>,
+    /// New rows of keyspace `time`.
+    pub(crate) times: Vec<(TimeKey, Offset)>,
+    /// Rows of keyspace `producers`.
+    pub(crate) producers: Vec<(ProducerKey, ProducerRow)>,
+    /// New values (`None`: removed) of state rows.
+    pub(crate) state: Vec<(StateKeyspace, Bytes, Option<Bytes>)>,
+    /// New rows (`None`: removed) of keyspace `cleaned`.
+    pub(crate) cleaned: Vec<(SegmentNumber, Option<CleanedHead>)>,
+}
+
+impl Changes {
+    /// Number of rows.
+    pub(crate) fn count(&self) -> usize {
+        let log = self.batches.len() + self.gone.len();
+        log + self.times.len() + self.producers.len() + self.state.len() + self.cleaned.len()
+    }
+}
+
 /// Keyspace, key and value of one row.
 pub type IndexRow = (String, Vec<u8>, Vec<u8>);
 
@@ -80,7 +109,10 @@ pub struct Index {
     producers: Keyspace,
     state: Keyspace,
     groups: Keyspace,
+    cleaned: Keyspace,
     meta: Keyspace,
+    dead: Arc<Mutex<HashMap<SegmentNumber, u64>>>,
+    editing: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Index {
@@ -107,7 +139,8 @@ impl Index {
         let keyspace = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let (log, time, state) = (keyspace("log")?, keyspace("time")?, keyspace("state")?);
         let (groups, producers, meta) = (keyspace("groups")?, keyspace("producers")?, keyspace("meta")?);
-        Ok(Self { db, log, time, producers, state, groups, meta })
+        let (cleaned, dead, editing) = (keyspace("cleaned")?, Arc::default(), Arc::default());
+        Ok(Self { db, log, time, producers, state, groups, cleaned, meta, dead, editing })
     }
 
     /// Up to where the index has been brought; `None` for a new one.
@@ -152,10 +185,17 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn remove(&self, batches: &[BatchKey], times: &[TimeKey]) -> Result<(), IndexError> {
+        let _editing = self.edit();
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
-        batches.iter().for_each(|key| batch.remove(&self.log, key.encode()));
+        let mut dead = Vec::with_capacity(batches.len());
+        for key in batches {
+            dead.extend(self.batch(key.partition, key.base_offset)?);
+            batch.remove(&self.log, key.encode());
+        }
         times.iter().for_each(|key| batch.remove(&self.time, key.encode()));
-        Ok(batch.commit()?)
+        batch.commit()?;
+        self.note_dead(dead.iter());
+        Ok(())
     }
 
     /// The keyspaces whose keys begin with a partition number.
@@ -169,9 +209,16 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn remove_partition(&self, partition: PartitionNumber, limit: usize) -> Result<usize, IndexError> {
+        let _editing = self.edit();
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
-        let mut found = 0;
-        for keyspace in self.by_partition() {
+        let (mut found, mut dead) = (0, Vec::new());
+        for guard in self.log.prefix(partition.0.to_be_bytes()).take(limit) {
+            let (key, value) = guard.into_inner()?;
+            dead.extend(decode_value::<BatchRow>(&value));
+            batch.remove(&self.log, key);
+            found += 1;
+        }
+        for keyspace in [&self.time, &self.producers] {
             for guard in keyspace.prefix(partition.0.to_be_bytes()).take(limit - found) {
                 batch.remove(keyspace, guard.key()?);
                 found += 1;
@@ -179,6 +226,7 @@ impl Index {
         }
         if found > 0 {
             batch.commit()?;
+            self.note_dead(dead.iter());
         }
         Ok(found)
     }
@@ -197,6 +245,113 @@ impl Index {
             lowest = Some(lowest.map_or(number, |lowest: PartitionNumber| lowest.min(number)));
         }
         Ok(lowest)
+    }
+
+    /// Changes rows without moving the marker, all or nothing.
+    ///
+    /// # Durability
+    /// As [`Index::apply`].
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn change(&self, changes: Changes) -> Result<(), IndexError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        changes.gone.into_iter().for_each(|key| batch.remove(&self.log, key.encode()));
+        for (key, row) in changes.batches {
+            batch.insert(&self.log, key.encode(), encode_value(&row));
+        }
+        for (key, offset) in changes.times {
+            batch.insert(&self.time, key.encode(), offset.to_be_bytes());
+        }
+        for (key, row) in changes.producers {
+            batch.insert(&self.producers, key.encode(), encode_value(&row));
+        }
+        for (keyspace, key, value) in changes.state {
+            match value {
+                Some(value) => batch.insert(self.keyspace(keyspace), key, value),
+                None => batch.remove(self.keyspace(keyspace), key),
+            }
+        }
+        for (number, head) in changes.cleaned {
+            match head {
+                Some(head) => batch.insert(&self.cleaned, encode_number(number), encode_value(&head)),
+                None => batch.remove(&self.cleaned, encode_number(number)),
+            }
+        }
+        Ok(batch.commit()?)
+    }
+
+    /// Held while rows of keyspace `log` that are there already are read and then changed or removed.
+    pub(crate) fn edit(&self) -> MutexGuard<'_, ()> {
+        self.editing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dead(&self) -> MutexGuard<'_, HashMap<SegmentNumber, u64>> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts frames that no row names any more.
+    pub(crate) fn note_dead<'a>(&self, rows: impl Iterator<Item = &'a BatchRow>) {
+        let mut dead = self.dead();
+        rows.for_each(|row| *dead.entry(row.segment()).or_default() += frame_len(row.payload_len));
+    }
+
+    /// Bytes of a segment's frames that lost their rows since opening.
+    pub(crate) fn dead_bytes(&self, segment: SegmentNumber) -> u64 {
+        self.dead().get(&segment).copied().unwrap_or(0)
+    }
+
+    /// The segment is gone.
+    pub(crate) fn forget_dead(&self, segment: SegmentNumber) {
+        self.dead().remove(&segment);
+    }
+
+    /// True when it has no rows at all.
+    pub(crate) fn is_empty(&self) -> Result<bool, IndexError> {
+        for keyspace in [&self.log, &self.time, &self.producers, &self.state, &self.groups, &self.cleaned] {
+            if !keyspace.is_empty()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves the marker alone.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn mark(&self, marker: Marker) -> Result<(), IndexError> {
+        self.apply(Rows::default(), marker)
+    }
+
+    /// The row of the batch that begins at `offset`.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn batch(&self, partition: PartitionNumber, offset: Offset) -> Result<Option<BatchRow>, IndexError> {
+        let key = bound(partition, offset);
+        let row = self.log.get(key)?;
+        row.map(|bytes| decode_value(&bytes).ok_or_else(|| damaged("log", &key))).transpose()
+    }
+
+    /// The first partition numbered `from` or above that has rows in keyspace `log`.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn partition_at_or_after(&self, from: PartitionNumber) -> Result<Option<PartitionNumber>, IndexError> {
+        let first = self.log.range(bound(from, 0)..).next();
+        first.map(batch_row).transpose().map(|row| row.map(|(key, _)| key.partition))
+    }
+
+    /// What the heads of all cleaned segments say that the index knows of.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn cleaned(&self) -> Result<BTreeMap<SegmentNumber, CleanedHead>, IndexError> {
+        let row = |guard: Guard| {
+            let (key, value) = guard.into_inner()?;
+            decode_number(&key).zip(decode_value(&value)).ok_or_else(|| damaged("cleaned", &key))
+        };
+        self.cleaned.iter().map(row).collect()
     }
 
     fn keyspace(&self, keyspace: StateKeyspace) -> &Keyspace {
@@ -359,6 +514,7 @@ impl Index {
     pub fn dump(&self) -> Result<Vec<IndexRow>, IndexError> {
         let mut rows = Vec::new();
         for (name, keyspace) in [
+            ("cleaned", &self.cleaned),
             ("groups", &self.groups),
             ("log", &self.log),
             ("producers", &self.producers),

@@ -28,6 +28,14 @@ struct Inner {
     stopped: bool,
 }
 
+impl Inner {
+    fn take_number(&mut self) -> SegmentNumber {
+        let number = self.next;
+        self.next = SegmentNumber(number.0 + 1);
+        number
+    }
+}
+
 /// Shared by the committer, which takes segments, and the keeper thread, which makes them.
 pub(crate) struct Keeper {
     fs: Arc<dyn Fs>,
@@ -121,10 +129,25 @@ impl Keeper {
         Ok(prepared)
     }
 
+    /// A number for a cleaned segment: higher than that of every segment that is sealed.
+    pub(crate) fn take_number(&self) -> SegmentNumber {
+        self.lock().take_number()
+    }
+
     /// Seals a full segment in the background.
     pub(crate) fn seal_later(&self, sealing: Sealing) {
         self.lock().sealing.push_back(sealing);
         self.work.notify_one();
+    }
+
+    /// Waits until every full segment is sealed, for tests.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        while !self.lock().sealing.is_empty() {
+            std::thread::yield_now();
+        }
+        // The last one may be under way.
+        std::thread::sleep(Duration::from_millis(50));
     }
 
     pub(crate) fn stop(&self) {
@@ -146,7 +169,7 @@ impl Keeper {
                 return self.remove_spares(inner);
             }
             if inner.ready.len() <= RESERVED && inner.wanted {
-                let number = inner.next;
+                let number = inner.take_number();
                 drop(inner);
                 self.make(number);
                 continue;
@@ -166,7 +189,6 @@ impl Keeper {
         let mut inner = self.lock();
         match made {
             Ok(prepared) => {
-                inner.next = SegmentNumber(number.0 + 1);
                 inner.ready.push_back(prepared);
                 inner.failed = None;
             }

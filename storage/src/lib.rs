@@ -7,6 +7,7 @@
 //! | [`commit`](crate::queue), [`segments`], [`frame`], [`batch`], [`compress`] | the log: one committer, one sync, frames in segment files |
 //! | [`index`], [`keys`] | fjall: everything that is looked up; rebuilt from the segments |
 //! | [`recover`] | bringing the index forward, torn tails, damage |
+//! | [`cleaner`] | removing, rewriting and compacting what is dead in sealed segments |
 //! | [`blob`], [`catalogue`] | blob files; sled: their names |
 //! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`membership`], [`partition`] | what all of these share |
 
@@ -16,6 +17,7 @@ pub mod blob;
 pub mod blobs;
 mod cache;
 pub mod catalogue;
+pub mod cleaner;
 pub mod clock;
 mod commit;
 pub mod compress;

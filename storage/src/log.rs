@@ -121,10 +121,14 @@ impl Core {
             return Err(ReadError::OutOfRange { partition: partition.name().clone(), offset: from, allowed });
         }
         let read = self.read_within(partition, from, max_bytes, allowed.end);
-        // What went missing meanwhile because it was deleted is not damage.
         match read {
+            // What went missing meanwhile because it was deleted is not damage.
             Err(ReadError::Damaged { .. }) if partition.is_gone() || from < partition.offsets().log_start => {
                 self.read(partition, from, max_bytes)
+            }
+            // Nor is what the cleaner has moved since its rows were read.
+            Err(ReadError::Damaged { segment, .. }) if !self.segments.exists(segment).unwrap_or(true) => {
+                self.read_within(partition, from, max_bytes, allowed.end)
             }
             read => read,
         }
@@ -220,7 +224,8 @@ impl Core {
             for row in self.index.batches_from(partition.number(), start) {
                 let (base_offset, row) = row?;
                 let place = Place { base_offset, row };
-                if base_offset >= tail_start || place.next() > from && !budget.add(place) {
+                let wanted = place.next() > from && !row.is_without_records();
+                if base_offset >= tail_start || wanted && !budget.add(place) {
                     break;
                 }
             }
@@ -239,7 +244,9 @@ impl Core {
         let mut batches = Vec::with_capacity(places.len());
         let mut rest = places;
         while let Some(first) = rest.first() {
-            if let Some(batch) = self.cache.get(partition.number(), first.base_offset) {
+            // One of another length is from before the batch was compacted.
+            let cached = self.cache.get(partition.number(), first.base_offset);
+            if let Some(batch) = cached.filter(|batch| u32::try_from(batch.len()) == Ok(first.row.payload_len)) {
                 batches.push(batch);
                 rest = rest.get(1..).unwrap_or_default();
                 continue;

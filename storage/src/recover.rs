@@ -3,6 +3,8 @@
 //! Let S be the highest commit that any good frame or the marker calls synced. A bad or missing frame in a commit up to
 //! S is damage; from the first incomplete commit after S on everything is a torn tail. Keeps the law NO-SKIP.
 
+pub(crate) mod cleaned;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use crate::batch::{BatchHeader, Records};
 use crate::frame::{ALIGNMENT, FrameHeader, FrameKind};
 use crate::fs::{Fs, FsFile, read_exact_at};
 use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber};
-use crate::index::{Index, IndexError, Rows, StateKeyspace};
+use crate::index::{Changes, Index, IndexError, Rows, StateKeyspace};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
 use crate::keys::producer::ProducerKey;
@@ -25,7 +27,7 @@ use crate::state::{DamageRecord, FIRST_PARTITION, OFFSETS_PARTITION, STATE_PARTI
 use crate::store::OpenError;
 
 /// How many full segments may wait to be sealed when the process ends.
-const SEALING_BEHIND: u32 = 8;
+const SEALING_BEHIND: usize = 8;
 /// Rows put into the index at once while replaying.
 const ROWS_AT_ONCE: usize = 16_384;
 
@@ -81,12 +83,19 @@ struct Commit {
     frames: Vec<Framed>,
     bad: Vec<BadRegion>,
     complete: bool,
+    /// The commits before it may have been removed with the segments that held them.
+    after_gap: bool,
 }
 
 impl Commit {
     /// Bad bytes that tell nothing of any commit.
     fn is_noise(&self) -> bool {
         self.frames.is_empty() && self.bad.iter().all(|bad| bad.lost.is_none())
+    }
+
+    /// Whether nothing is missing between it and the commit before `expected`.
+    fn follows(&self, expected: CommitNumber) -> bool {
+        self.number == expected || self.after_gap && self.number > expected
     }
 
     fn whole(&self) -> bool {
@@ -126,6 +135,8 @@ pub(crate) struct Recovery<'a> {
     /// The newest region that does not say what it held.
     bad: Option<BadRegion>,
     spans: BTreeMap<SegmentNumber, Span>,
+    /// Set while the index is built anew.
+    rebuild: Option<cleaned::Rebuild>,
 }
 
 fn io_error(path: PathBuf) -> impl FnOnce(io::Error) -> OpenError {
@@ -156,6 +167,7 @@ impl<'a> Recovery<'a> {
             ends: HashMap::new(),
             report: Recovered::default(),
             spans: BTreeMap::new(),
+            rebuild: None,
         }
     }
 
@@ -169,7 +181,10 @@ impl<'a> Recovery<'a> {
     pub(crate) fn run(mut self) -> Result<Recovered, OpenError> {
         let numbers = self.list()?;
         self.marker = self.index.marker()?;
-        self.report.rebuilt = self.marker.is_none() && !numbers.is_empty();
+        self.report.rebuilt = self.marker.is_none() && !(numbers.is_empty() && self.segments.cleaned().is_empty());
+        if self.report.rebuilt {
+            self.begin_rebuild()?;
+        }
         if let Some(marker) = self.marker {
             self.synced = self.synced.max(marker.synced);
             self.expected = marker.applied + 1;
@@ -183,10 +198,15 @@ impl<'a> Recovery<'a> {
         }
         self.settle(true)?;
         self.apply()?;
+        match self.report.rebuilt {
+            true => self.finish_rebuild()?,
+            false => self.apply_unknown()?,
+        }
         self.cut_tail()?;
         self.seal_and_clean()?;
         self.seal_earlier(&numbers, start)?;
-        self.report.next_segment = numbers.last().map_or(1, |n| n.0 + 1);
+        let last = numbers.last().copied().max(self.segments.cleaned().last().copied());
+        self.report.next_segment = last.map_or(1, |n| n.0 + 1);
         Ok(self.report)
     }
 
@@ -209,6 +229,9 @@ impl<'a> Recovery<'a> {
         let path = self.segments.path(number);
         let scan = Scan::new(self.open(number)?, number, from).map_err(io_error(path.clone()))?;
         let mut span = Span { salt: scan.salt().unwrap_or(0), end: from.max(EDGE_LEN), sealed: false };
+        if let Some(rebuild) = &mut self.rebuild {
+            rebuild.at_start = true;
+        }
         for found in scan {
             match found.map_err(io_error(path.clone()))? {
                 Found::Frame { header, position, payload } => {
@@ -273,7 +296,9 @@ impl<'a> Recovery<'a> {
     ) {
         let fits = self.waiting.back().is_some_and(|c| c.number == number && c.segment == segment && !c.complete);
         if !fits {
-            let commit = Commit { number, segment, start, end, frames: Vec::new(), bad: Vec::new(), complete: false };
+            let (frames, bad, complete) = (Vec::new(), Vec::new(), false);
+            let after_gap = self.rebuild.as_mut().is_some_and(|rebuild| std::mem::take(&mut rebuild.at_start));
+            let commit = Commit { number, segment, start, end, frames, bad, complete, after_gap };
             self.waiting.push_back(commit);
         }
         if let Some(commit) = self.waiting.back_mut() {
@@ -292,8 +317,8 @@ impl<'a> Recovery<'a> {
             let behind = self.waiting.get(1).filter(|next| next.complete || self.waiting.len() > 2);
             let closed =
                 first.complete || finished || if first.is_noise() { behind.is_some() } else { self.waiting.len() > 1 };
-            let good = first.whole() && first.number == self.expected;
-            let next_is_good = || self.waiting.get(1).is_some_and(|c| c.whole() && c.number == self.expected);
+            let good = first.whole() && first.follows(self.expected);
+            let next_is_good = || self.waiting.get(1).is_some_and(|c| c.whole() && c.follows(self.expected));
             let noise = first.is_noise() && next_is_good();
             let synced = first.number <= self.synced || first.number < self.expected || noise;
             let decided = synced || finished && good;
@@ -366,9 +391,15 @@ impl<'a> Recovery<'a> {
     fn damaged(&mut self, bad: BadRegion) -> Result<(), OpenError> {
         let Some((partition, from, next)) = bad.lost else {
             self.bad = Some(bad.clone());
+            if let Some(rebuild) = &mut self.rebuild {
+                rebuild.nameless.push(bad.clone());
+            }
             self.report.damage.push(bad);
             return Ok(());
         };
+        if self.is_replaced(bad.segment, partition, from)? {
+            return Ok(());
+        }
         if partition < FIRST_PARTITION {
             return Err(OpenError::StateDamaged { segment: bad.segment, position: bad.from, offset: from });
         }
@@ -402,11 +433,14 @@ impl<'a> Recovery<'a> {
     /// The rows of one good batch frame; offsets missing in front of it are damage.
     fn row(&mut self, segment: SegmentNumber, frame: &Framed) -> Result<(), OpenError> {
         let FrameHeader { partition, base_offset, payload_len, last_offset_delta, .. } = frame.header;
+        if self.is_replaced(segment, partition, base_offset)? {
+            return Ok(());
+        }
         self.gap(segment, frame.position, partition, base_offset)?;
         let mut end = self.end_of(partition)?;
         end.offset = base_offset + i64::from(last_offset_delta) + 1;
         end.place = (segment, frame.position);
-        if enters_new_second(end.last_time_row, frame.max_timestamp) {
+        if self.rebuild.is_none() && enters_new_second(end.last_time_row, frame.max_timestamp) {
             end.last_time_row = frame.max_timestamp;
             self.rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
         }
@@ -414,13 +448,17 @@ impl<'a> Recovery<'a> {
         let row = BatchRow::new(segment, frame.position, payload_len, last_offset_delta, frame.max_timestamp)
             .appended_at(frame.header.append_time_ms);
         self.rows.batches.push((BatchKey { partition, base_offset }, row));
-        if let Some(batch) = &frame.produced {
+        if let Some(rebuild) = self.rebuild.as_mut().filter(|rebuild| rebuild.state_waits()) {
+            rebuild.produced.extend(frame.produced.map(|_| partition));
+        } else if let Some(batch) = &frame.produced {
             let key = ProducerKey { partition, producer_id: batch.producer_id };
             self.producers.replay(self.index, key, batch, (base_offset, frame.header.append_time_ms))?;
         }
         match &frame.state {
-            Some(batch) => self.state_rows(segment, frame, batch),
-            None => Ok(()),
+            Some(batch) if !self.rebuild.as_ref().is_some_and(cleaned::Rebuild::state_waits) => {
+                self.state_rows(segment, frame, batch)
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -433,7 +471,8 @@ impl<'a> Recovery<'a> {
         next: Offset,
     ) -> Result<(), OpenError> {
         let end = self.end_of(partition)?;
-        if end.offset >= next {
+        // While the index is built anew a walk over all rows finds them at the end.
+        if end.offset >= next || self.rebuild.is_some() {
             return Ok(());
         }
         let held_it = self.bad.as_ref().filter(|bad| (bad.segment, bad.from) > end.place);
@@ -467,6 +506,11 @@ impl<'a> Recovery<'a> {
 
     fn apply(&mut self) -> Result<(), OpenError> {
         self.rows.producers = self.producers.take();
+        if self.rebuild.is_some() {
+            // No marker before all is done: a half-built index is started over.
+            let Rows { batches, times, producers, state } = std::mem::take(&mut self.rows);
+            return Ok(self.index.change(Changes { batches, times, producers, state, ..Changes::default() })?);
+        }
         match self.marker {
             Some(marker) if self.rows.count() > 0 || self.report.replayed_commits > 0 => {
                 Ok(self.index.apply(std::mem::take(&mut self.rows), marker)?)
@@ -533,7 +577,7 @@ impl<'a> Recovery<'a> {
 
     /// Seals full segments that a kill caught between being left and being sealed in the background.
     fn seal_earlier(&self, numbers: &[SegmentNumber], start: SegmentNumber) -> Result<(), OpenError> {
-        for number in numbers.iter().copied().filter(|n| *n < start && n.0 + SEALING_BEHIND >= start.0) {
+        for number in numbers.iter().copied().filter(|n| *n < start).rev().take(SEALING_BEHIND) {
             let path = self.segments.path(number);
             let file = self.open(number)?;
             let len = file.len().map_err(io_error(path.clone()))?;

@@ -2,13 +2,14 @@
 //!
 //! A segment is prepared ahead of need (preallocated, head frame, synced, named), appended to by the committer alone,
 //! then sealed: a foot frame, cut to size, synced. Zeroes behind the last frame are room in an unsealed segment and
-//! damage in a sealed one.
+//! damage in a sealed one. Cleaned segments (`NNNNNNNN.cln`, see [`crate::cleaner`]) share the numbers and are read the
+//! same way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::frame::{FrameHeader, FrameKind, HEADER_LEN, frame_len};
 use crate::fs::{Fs, FsFile, read_exact_at, with_suffix};
@@ -25,6 +26,8 @@ pub struct Segments {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     open: Mutex<VecDeque<(SegmentNumber, Arc<dyn FsFile>)>>,
+    /// Numbers of the cleaned ones.
+    cleaned: Mutex<BTreeSet<SegmentNumber>>,
 }
 
 /// A segment that is ready to be appended to.
@@ -50,30 +53,90 @@ impl Segments {
     /// The segments below `dir`.
     #[must_use]
     pub fn new(fs: Arc<dyn Fs>, dir: PathBuf) -> Self {
-        Self { fs, dir, open: Mutex::default() }
+        Self { fs, dir, open: Mutex::default(), cleaned: Mutex::default() }
     }
 
     /// Path of a segment file.
     #[must_use]
     pub fn path(&self, number: SegmentNumber) -> PathBuf {
-        self.dir.join(number.to_string())
+        if self.is_cleaned(number) { self.cleaned_path(number) } else { self.dir.join(number.to_string()) }
     }
 
-    /// Numbers of all segments, rising. Left-over temporary files are removed.
+    fn cleaned_path(&self, number: SegmentNumber) -> PathBuf {
+        self.dir.join(format!("{:08}.cln", number.0))
+    }
+
+    /// Numbers of all plain segments, rising; takes note of the cleaned ones. Left-over temporary files are removed.
     ///
     /// # Errors
     /// As the operating system reports them.
     pub fn list(&self) -> io::Result<Vec<SegmentNumber>> {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut cleaned) = (Vec::new(), BTreeSet::new());
         for entry in self.fs.list(&self.dir)? {
-            match entry.name.strip_suffix(".seg").and_then(|n| n.parse().ok()) {
-                Some(number) => numbers.push(SegmentNumber(number)),
-                None if entry.name.ends_with(".tmp") => self.fs.remove_file(&self.dir.join(&entry.name))?,
-                None => {}
+            let number = |suffix| entry.name.strip_suffix(suffix).and_then(|n| n.parse().ok()).map(SegmentNumber);
+            match (number(".seg"), number(".cln")) {
+                (Some(plain), _) => numbers.push(plain),
+                (None, Some(number)) => drop(cleaned.insert(number)),
+                (None, None) if entry.name.ends_with(".tmp") => self.fs.remove_file(&self.dir.join(&entry.name))?,
+                (None, None) => {}
             }
         }
         numbers.sort_unstable();
+        *self.cleaned_mut() = cleaned;
         Ok(numbers)
+    }
+
+    /// Numbers of the plain segments that are there now, rising.
+    pub(crate) fn plain(&self) -> io::Result<Vec<SegmentNumber>> {
+        let plain = |entry: crate::fs::DirEntry| entry.name.strip_suffix(".seg").and_then(|n| n.parse().ok());
+        let mut numbers: Vec<_> = self.fs.list(&self.dir)?.into_iter().filter_map(plain).map(SegmentNumber).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn cleaned_mut(&self) -> MutexGuard<'_, BTreeSet<SegmentNumber>> {
+        self.cleaned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a segment was written by the cleaner.
+    #[must_use]
+    pub fn is_cleaned(&self, number: SegmentNumber) -> bool {
+        self.cleaned_mut().contains(&number)
+    }
+
+    /// Numbers of the cleaned segments, rising.
+    #[must_use]
+    pub fn cleaned(&self) -> BTreeSet<SegmentNumber> {
+        self.cleaned_mut().clone()
+    }
+
+    /// Whether there is a file for this number.
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    pub fn exists(&self, number: SegmentNumber) -> io::Result<bool> {
+        Ok(self.fs.meta(&self.path(number))?.is_some())
+    }
+
+    /// A new file for a cleaned segment, under a temporary name.
+    pub(crate) fn create_cleaned(&self, number: SegmentNumber) -> io::Result<Arc<dyn FsFile>> {
+        self.fs.create(&with_suffix(&self.cleaned_path(number), ".tmp"))
+    }
+
+    /// Gives a cleaned segment, which is complete and synced, its name, durably.
+    pub(crate) fn name_cleaned(&self, number: SegmentNumber) -> io::Result<()> {
+        let path = self.cleaned_path(number);
+        self.fs.rename(&with_suffix(&path, ".tmp"), &path)?;
+        self.cleaned_mut().insert(number);
+        self.fs.sync_dir(&self.dir)
+    }
+
+    /// Removes what is left of a cleaned segment that could not be finished.
+    pub(crate) fn drop_temporary(&self, number: SegmentNumber) {
+        let path = with_suffix(&self.cleaned_path(number), ".tmp");
+        if let Err(error) = self.fs.remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "a half-made segment could not be removed");
+        }
     }
 
     /// A segment opened for reading; at most 256 are held open.
@@ -91,7 +154,15 @@ impl Segments {
         drop(open);
         let file = self.fs.open_read(&self.path(number))?;
         self.remember(number, file.clone());
+        // Whoever removes the file forgets it afterwards; whoever opened it before that must not keep it here.
+        if !self.exists(number)? {
+            self.forget(number);
+        }
         Ok(file)
+    }
+
+    fn forget(&self, number: SegmentNumber) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != number);
     }
 
     fn remember(&self, number: SegmentNumber, file: Arc<dyn FsFile>) {
@@ -151,9 +222,23 @@ impl Segments {
     /// # Errors
     /// As the operating system reports them.
     pub fn remove(&self, number: SegmentNumber) -> io::Result<()> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != number);
-        self.fs.remove_file(&self.path(number))?;
-        self.fs.sync_dir(&self.dir)
+        self.remove_all(&[number])
+    }
+
+    /// Removes the names of several segments, durably. Who holds one open goes on reading it.
+    ///
+    /// # Errors
+    /// As the operating system reports them; some may be gone.
+    pub fn remove_all(&self, numbers: &[SegmentNumber]) -> io::Result<()> {
+        for number in numbers {
+            match self.fs.remove_file(&self.path(*number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => self.forget(*number),
+            }
+        }
+        self.fs.sync_dir(&self.dir)?;
+        self.cleaned_mut().retain(|number| !numbers.contains(number));
+        Ok(())
     }
 }
 
@@ -257,7 +342,7 @@ impl Scan {
             Self { file, number, salt: None, len, position: 0, window: Vec::new(), window_at: 0, done: false };
         let head = scan.header_at(0)?.filter(|h| h.kind == FrameKind::Head);
         scan.salt = head.map(|h| h.salt);
-        scan.position = if head.is_some() { from.max(EDGE_LEN) } else { from };
+        scan.position = head.map_or(from, |h| from.max(h.frame_len()));
         Ok(scan)
     }
 
@@ -361,6 +446,34 @@ impl Iterator for Scan {
         let step = self.step();
         self.done |= step.is_err();
         Some(step)
+    }
+}
+
+/// Calls `each` with the place and header of every frame between head and foot, without reading payloads. False when it
+/// ended before a foot: at a bad header, an unknown one, or the end of the file.
+pub(crate) fn walk_headers<E: From<io::Error>>(
+    file: &dyn FsFile,
+    number: SegmentNumber,
+    mut each: impl FnMut(u64, FrameHeader) -> Result<(), E>,
+) -> Result<bool, E> {
+    let len = file.len()?;
+    let header_at = |position: u64| -> io::Result<Option<FrameHeader>> {
+        let mut bytes = [0; HEADER_LEN];
+        if position.saturating_add(EDGE_LEN) > len {
+            return Ok(None);
+        }
+        read_exact_at(file, &mut bytes, position)?;
+        Ok(FrameHeader::decode(&bytes).filter(|h| h.segment == number))
+    };
+    let Some(head) = header_at(0)?.filter(|h| h.kind == FrameKind::Head) else { return Ok(false) };
+    let mut position = head.frame_len();
+    loop {
+        let Some(header) = header_at(position)?.filter(|h| h.salt == head.salt) else { return Ok(false) };
+        if header.kind == FrameKind::Foot {
+            return Ok(position + header.frame_len() == len);
+        }
+        each(position, header)?;
+        position += header.frame_len();
     }
 }
 

@@ -18,6 +18,7 @@ use crate::batch::{BatchBuilder, CheckedBatch};
 use crate::blob::{BlobError, BlobFiles};
 use crate::cache::BatchCache;
 use crate::catalogue::{Catalogue, CatalogueError, Replay};
+use crate::cleaner::{Cleaner, CleanerOptions};
 use crate::clock;
 use crate::format::{self, DirLock, FormatError};
 use crate::fs::{Fs, is_full};
@@ -71,6 +72,8 @@ pub struct Options {
     pub producer_expiration_ms: i64,
     /// Bytes of the disk kept free: below it only state is taken in.
     pub reserve_bytes: u64,
+    /// How what is dead leaves the disk.
+    pub cleaner: CleanerOptions,
     /// Called once when the store has stopped itself: nothing more is acknowledged, the process should end.
     pub on_fatal: Option<OnFatal>,
     /// The longest time between two looks of retention at a partition. `None`: nothing is done in the background, only
@@ -104,6 +107,7 @@ impl Options {
             cache_bytes: 16 << 20,
             producer_expiration_ms: 86_400_000,
             reserve_bytes: 0,
+            cleaner: CleanerOptions::default(),
             on_fatal: None,
             maintenance: None,
             clock: Arc::new(clock::now_ms),
@@ -236,6 +240,7 @@ pub(crate) struct Core {
     pub(crate) cache: BatchCache,
     pub(crate) queue: Queue,
     pub(crate) keeper: Keeper,
+    pub(crate) cleaner: Cleaner,
     pub(crate) catalogue: Catalogue,
     pub(crate) blobs: BlobFiles,
     pub(crate) publishing: Publishing,
@@ -292,6 +297,7 @@ impl Core {
         self.pending.stop();
         self.keeper.stop();
         self.maintenance.stop();
+        self.cleaner.stop();
         if let Some(on_fatal) = &self.options.on_fatal {
             on_fatal(reason);
         }
@@ -400,6 +406,7 @@ struct Threads {
     committer: JoinHandle<()>,
     applier: JoinHandle<()>,
     keeper: JoinHandle<()>,
+    cleaner: JoinHandle<()>,
     catalogue: JoinHandle<()>,
     maintenance: Option<JoinHandle<()>>,
 }
@@ -422,6 +429,8 @@ impl Owner {
                 tracing::error!(thread = name, "a storage thread ended by a panic");
             }
         };
+        core.cleaner.stop();
+        joined(threads.cleaner, "cleaner");
         joined(threads.committer, "committer");
         threads.maintenance.into_iter().for_each(|thread| joined(thread, "maintenance"));
         core.pending.stop();

@@ -149,6 +149,11 @@ impl Topics {
         registry.by_name.remove(&topic.name);
     }
 
+    /// Every topic.
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        self.read().by_name.values().cloned().collect()
+    }
+
     /// Held by whoever changes topics or log starts.
     pub(crate) fn change(&self) -> MutexGuard<'_, TopicSettings> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)

@@ -56,7 +56,7 @@ pub struct BatchRow {
     pub last_offset_delta: u32,
     /// Largest timestamp in the batch, milliseconds since 1970; -1 for none.
     pub max_timestamp: i64,
-    /// No bits but those of this file are in use yet.
+    /// Bit 1: the batch has no records left. Bit 0 is for the encoding.
     pub flags: u8,
     append_time_ms: Option<i64>,
 }
@@ -90,6 +90,9 @@ impl<Context> Decode<Context> for BatchRow {
     }
 }
 
+/// The batch has no records left; it keeps a place in the partition.
+const WITHOUT_RECORDS: u8 = 2;
+
 impl BatchRow {
     /// A row without flags and append time.
     #[must_use]
@@ -122,6 +125,18 @@ impl BatchRow {
         base_offset + i64::from(self.last_offset_delta) + 1
     }
 
+    /// The same row of a batch that compaction left without records.
+    #[must_use]
+    pub fn without_records(self) -> Self {
+        Self { flags: self.flags | WITHOUT_RECORDS, ..self }
+    }
+
+    /// Whether the batch has no records left. Nobody needs to read it.
+    #[must_use]
+    pub fn is_without_records(&self) -> bool {
+        self.flags & WITHOUT_RECORDS != 0
+    }
+
     /// The segment that holds the frame.
     #[must_use]
     pub fn segment(&self) -> SegmentNumber {
@@ -148,6 +163,10 @@ mod tests {
         assert_eq!((row.append_time_ms(), row.next_offset(3)), (Some(4), 8));
         let far = BatchRow { max_timestamp: i64::MIN, ..row }.appended_at(i64::MAX);
         assert_eq!(decode_value(&encode_value(&far)), Some(far));
+        let empty = row.without_records();
+        assert!(empty.is_without_records() && !row.is_without_records());
+        assert_eq!(encode_value(&empty), [1, 7, 251, 44, 1, 61, 4, 1, 3, 10]);
+        assert_eq!(decode_value(&encode_value(&empty)), Some(empty));
     }
 
     #[test]

@@ -55,7 +55,12 @@ impl AtRisk {
     }
 
     /// What of it the index, brought to the end of the log again, does not have, and recovery has not named itself.
-    pub(super) fn lost(self, index: &Index, recovered: &Recovered) -> Result<Vec<LostRange>, IndexError> {
+    pub(super) fn lost(
+        self,
+        index: &Index,
+        segments: &Segments,
+        recovered: &Recovered,
+    ) -> Result<Vec<LostRange>, IndexError> {
         let named = |key: &BatchKey| {
             let mut ranges = recovered.damage.iter().filter_map(|bad| bad.lost);
             ranges.any(|(partition, from, end)| partition == key.partition && (from..end).contains(&key.base_offset))
@@ -64,7 +69,9 @@ impl AtRisk {
         for (key, row) in self.rows {
             let found = index.batch_at_or_before(key.partition, key.base_offset)?;
             let place = |row: &BatchRow| (row.segment(), row.position);
-            let there = found.is_some_and(|(base, now)| base == key.base_offset && place(&now) == place(&row));
+            let there = found.is_some_and(|(base, now)| {
+                base == key.base_offset && (place(&now) == place(&row) || segments.is_cleaned(now.segment()))
+            });
             if there || named(&key) {
                 continue;
             }

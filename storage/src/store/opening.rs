@@ -15,19 +15,22 @@ use crate::batch::Records;
 use crate::blob::BlobFiles;
 use crate::cache::BatchCache;
 use crate::catalogue::{Catalogue, Replay};
+use crate::cleaner::Cleaner;
 use crate::commit::Committer;
 use crate::format::{self, DirLock};
 use crate::fs::Fs;
 use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
 use crate::index::{Index, IndexError, StateKeyspace};
 use crate::keeper::Keeper;
+use crate::keys::cleaned::Claims;
 use crate::log::ReadError;
 use crate::maintenance::Maintenance;
 use crate::partition::{LeaderEpoch, Partition};
 use crate::producers::ProducerIds;
 use crate::publish::Publishing;
 use crate::queue::Queue;
-use crate::recover::{Recovered, Recovery, damage_record, log_start, marker_fits};
+use crate::recover::cleaned::{Fit, fit};
+use crate::recover::{Recovered, Recovery, damage_record, log_start};
 use crate::segments::Segments;
 use crate::state::{
     Change, DamageRecord, EpochsRecord, FIRST_PARTITION, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION,
@@ -75,19 +78,33 @@ pub(super) fn recover(
     let io_error = |error| OpenError::Io { path: path.clone(), error };
     let mut at_risk = AtRisk::default();
     let mut synced = 0;
+    let numbers = segments.list().map_err(io_error)?;
     let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
         Index::open(&path).and_then(|index| index.marker().map(|marker| (index, marker)))
     }));
     let index = match opened {
-        Ok(Ok((index, None))) => index,
-        Ok(Ok((index, Some(marker)))) if marker_fits(segments, marker).map_err(io_error)? => index,
-        Ok(Ok((index, Some(marker)))) => {
-            synced = marker.synced;
-            tracing::error!("the index is ahead of the log: acknowledged records are missing; it is built anew");
-            at_risk = AtRisk::of(&index, segments, marker)?;
+        Ok(Ok((index, None))) if index.is_empty()? => index,
+        // Half-built.
+        Ok(Ok((index, None))) => {
             drop(index);
             fresh_index(&path).map_err(io_error)??
         }
+        Ok(Ok((index, Some(marker)))) => match fit(&index, segments, &numbers, marker)? {
+            Fit::Yes => index,
+            Fit::IndexBehind => {
+                synced = marker.synced;
+                tracing::info!("the index does not know what was removed from the log since, and is built anew");
+                drop(index);
+                fresh_index(&path).map_err(io_error)??
+            }
+            Fit::IndexAhead => {
+                synced = marker.synced;
+                tracing::error!("the index is ahead of the log: acknowledged records are missing; it is built anew");
+                at_risk = AtRisk::of(&index, segments, marker)?;
+                drop(index);
+                fresh_index(&path).map_err(io_error)??
+            }
+        },
         // Never deleted under somebody who uses it.
         Ok(Err(error)) if error.is_locked() => return Err(error.into()),
         Ok(Err(error)) => {
@@ -99,7 +116,7 @@ pub(super) fn recover(
     let lost_and_found = options.root.join("lost+found");
     let recovery = Recovery::new(fs, segments, &index, &lost_and_found, synced);
     let recovered = recovery.expiring_producers(options.producer_expiration_ms).run()?;
-    let lost = at_risk.lost(&index, &recovered)?;
+    let lost = at_risk.lost(&index, segments, &recovered)?;
     Ok((index, recovered, lost))
 }
 
@@ -166,6 +183,7 @@ pub(super) fn build_core(
         segments,
         index,
         keeper,
+        cleaner: Cleaner::default(),
         catalogue,
         state_partition,
         offsets_partition,
@@ -218,8 +236,11 @@ fn stored_damage(index: &Index) -> Result<Vec<(PartitionNumber, Offset, DamageRe
 pub(super) fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(), OpenError> {
     let state = &core.state_partition;
     let end = state.offsets().high_watermark;
+    let mut claims = Claims::default();
+    claims.extend(core.index.cleaned()?.into_values().flat_map(|head| head.claims));
     match replay {
-        Replay::From(offset) if offset <= end => {
+        // Where state was compacted the removal of a reference may be gone with the reference.
+        Replay::From(offset) if offset <= end && offset >= claims.compacted_to(STATE_PARTITION) => {
             let mut next = offset;
             while next < end {
                 let batches = core.read(state, next, 1 << 20)?;
@@ -241,7 +262,7 @@ pub(super) fn bring_catalogue_forward(core: &Core, replay: Replay) -> Result<(),
                 }
             }
         }
-        // Ahead of the log, or empty: every reference, straight from the index.
+        // Ahead of the log, too far behind, or empty: every reference, straight from the index.
         Replay::From(_) | Replay::Everything => {
             core.catalogue.clear()?;
             let mut changes = Vec::new();
@@ -284,6 +305,7 @@ pub(super) fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<T
         Some(_) => Some(spawn("upkeep", Box::new(|core| core.maintenance.run(core).map_err(|e| e.to_string())))?),
         None => None,
     };
+    let clean = text("the index failed");
     Ok(Threads {
         maintenance,
         applier: spawn(
@@ -293,6 +315,7 @@ pub(super) fn start_threads(core: &Arc<Core>, recovered: &Recovered) -> Result<T
             }),
         )?,
         keeper: spawn("segments", Box::new(move |core| core.keeper.run().map_err(|e| keep(&e))))?,
+        cleaner: spawn("clean", Box::new(move |core| core.cleaner.run(core).map_err(|e| clean(&e))))?,
         catalogue: spawn("catalogue", Box::new(move |core| core.catalogue.run().map_err(|e| catalogue(&e))))?,
         committer: spawn("commit", Box::new(move |_| committer.run().map_err(|e| log(&e))))?,
     })
