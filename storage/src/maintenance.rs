@@ -214,7 +214,8 @@ impl Store {
     pub fn maintain(&self, now: Now) -> Result<(), IndexError> {
         let core = &self.core;
         core.maintenance.ask();
-        while core.maintenance.round(core, now, RETRY_MS)? <= now.up_ms {}
+        // A store that has stopped itself does no more steps.
+        while !core.maintenance.stopped() && core.maintenance.round(core, now, RETRY_MS)? <= now.up_ms {}
         Ok(())
     }
 }
