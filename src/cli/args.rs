@@ -2,6 +2,7 @@
 //!
 //! `main` parses it, one file per verb beside this one does the work.
 
+use super::bench::kafka::{Acks, Codec};
 use crate::config::{Flags, parse_size};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -336,6 +337,45 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Produce, consume and end-to-end latency of any Kafka server, through librdkafka
+    #[command(
+        after_help = "Each repetition makes topics of its own on the server and deletes them: one is filled as fast as it \
+        acknowledges and read from its beginning, through another one records go at a fixed rate without waiting for \
+        batches to fill. One round goes before that is not measured. Everything acknowledged has to come back."
+    )]
+    Kafka(BenchKafka),
+}
+
+/// `bench kafka`
+#[derive(Debug, Args)]
+pub struct BenchKafka {
+    /// Address of the server, for example 127.0.0.1:9092; several with commas between
+    #[arg(long, value_name = "ADDR")]
+    pub bootstrap: String,
+    /// Size of the value of one record
+    #[arg(long, value_name = "SIZE", default_value = "1Ki", value_parser = parse_size)]
+    pub size: u64,
+    /// Partitions of the topics
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub partitions: u16,
+    /// What an acknowledgement asks for
+    #[arg(long, value_enum, default_value_t = Acks::All)]
+    pub acks: Acks,
+    /// How batches are compressed
+    #[arg(long, value_enum, default_value_t = Codec::None)]
+    pub codec: Codec,
+    /// Seconds that each part of a repetition is measured
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Repetitions, at least three
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
+    pub repetitions: u32,
+    /// Records per second while latency is measured
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Process of the server on this machine, for its CPU time and memory [default: the one that listens on the port]
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

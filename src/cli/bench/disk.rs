@@ -19,7 +19,7 @@ const COLUMNS: [Column; 7] = [
 
 /// Every size with every number of writers. `sync` is one write with its fdatasync, `ack` what one writer waits.
 pub(super) fn run(folder: &Folder, bounds: Bounds, shown: Shown) -> anyhow::Result<Report> {
-    let mut report = Report::new("disk", "writers", &COLUMNS, bounds, &folder.path);
+    let mut report = Report::new("disk", "writers", &COLUMNS, bounds, Some(&folder.path));
     for size_bytes in SIZES {
         for producers in WRITERS {
             let case = Case { size_bytes, producers };

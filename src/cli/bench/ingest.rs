@@ -46,7 +46,7 @@ pub(super) fn run(
     ensure!(bytes > 0, "there is nothing to take in");
     ensure!(bytes <= bounds.bytes, "{bytes} bytes are too many for the disk: an eighth of what is free may be used");
     let case = Case { size_bytes: u32::try_from(bytes / u64::try_from(files.len())?)?, producers: jobs };
-    let mut report = Report::new("ingest", "jobs", &COLUMNS, bounds, &folder.path);
+    let mut report = Report::new("ingest", "jobs", &COLUMNS, bounds, Some(&folder.path));
     let mut run = Run::new(case);
     let mb = f64::from(u32::try_from(bytes / 1000)?) / 1e3;
     for repetition in 1..=bounds.repetitions {

@@ -28,7 +28,7 @@ const COLUMNS: [Column; 9] = [
 
 /// All cases, each repetition first raw, then the log.
 pub(super) fn run(folder: &Folder, cases: &[Case], bounds: Bounds, shown: Shown) -> anyhow::Result<Report> {
-    let mut report = Report::new("log", "producers", &COLUMNS, bounds, &folder.path);
+    let mut report = Report::new("log", "producers", &COLUMNS, bounds, Some(&folder.path));
     for case in cases {
         let mut run = Run::new(*case);
         for repetition in 1..=bounds.repetitions {

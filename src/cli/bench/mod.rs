@@ -1,11 +1,12 @@
-//! `azulite bench disk`, `log` and `ingest`: what this machine's disk can do, what the log makes of it, and what taking
-//! files in costs beside computing their digests.
+//! `azulite bench`: what this machine's disk can do, what the log makes of it, what taking files in costs beside computing
+//! their digests, and what a Kafka server does.
 //!
-//! Called by `main` with the checked flags. Everything is written to a folder of its own below the directory asked for,
-//! which is removed at the end; time and bytes are bounded. Figures are medians over repetitions with their spread.
+//! Called by `main` with the checked flags. What is written to disk goes to a folder of its own below the directory asked
+//! for, which is removed at the end; time and bytes are bounded. Figures are medians over repetitions with their spread.
 
 mod disk;
 mod ingest;
+pub mod kafka;
 mod load;
 mod log;
 mod raw;

@@ -65,19 +65,25 @@ pub(super) struct Report {
     columns: &'static [Column],
     bounds: Bounds,
     machine: Machine,
+    notes: Vec<(&'static str, Value)>,
     pub(super) runs: Vec<Run>,
 }
 
 impl Report {
-    /// `producers` is what the writers of this measurement are called; `dir` lies on the disk measured.
+    /// `producers` is what the writers of this measurement are called; `dir` lies on the disk measured, if one is.
     pub(super) fn new(
         name: &'static str,
         producers: &'static str,
         columns: &'static [Column],
         bounds: Bounds,
-        dir: &Path,
+        dir: Option<&Path>,
     ) -> Self {
-        Self { name, producers, columns, bounds, machine: Machine::look(dir), runs: Vec::new() }
+        Self { name, producers, columns, bounds, machine: Machine::look(dir), notes: Vec::new(), runs: Vec::new() }
+    }
+
+    /// Says something more about what is measured. A report with notes has a line for each figure.
+    pub(super) fn note(&mut self, key: &'static str, value: Value) {
+        self.notes.push((key, value));
     }
 
     pub(super) fn progress(&self, shown: Shown, case: Case, repetition: u32) {
@@ -102,6 +108,7 @@ impl Report {
         let usual = Case { size_bytes: 16 * KIB, producers: 64 };
         let first = self.runs.iter().find(|run| run.case == usual).or(self.runs.first());
         let mut object = first.map(|run| run.to_json(self.producers)).unwrap_or_default();
+        object.extend(self.notes.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         object.insert("bench".into(), json!(self.name));
         object.insert("machine".into(), self.machine.to_json());
         object.insert("repetitions".into(), json!(self.bounds.repetitions));
@@ -114,6 +121,9 @@ impl Report {
     }
 
     fn to_text(&self) -> String {
+        if !self.notes.is_empty() {
+            return self.to_lines();
+        }
         let titles = ["size", self.producers].into_iter().chain(self.columns.iter().map(|c| c.title));
         let mut rows = vec![titles.map(str::to_owned).collect::<Vec<_>>()];
         rows.extend(self.runs.iter().map(|run| self.row(run)));
@@ -129,13 +139,36 @@ impl Report {
 
     fn row(&self, run: &Run) -> Vec<String> {
         let mut row = vec![size_text(run.case.size_bytes), run.case.producers.to_string()];
-        for Column { key, digits, .. } in self.columns {
-            let values = run.values(key);
-            let (low, high) = spread(values);
-            row.push(format!("{:.digits$} ({low:.digits$}-{high:.digits$})", median(values)));
-        }
+        row.extend(self.columns.iter().map(|column| cell(column, run.values(column.key))));
         row
     }
+
+    /// For many figures of few cases.
+    fn to_lines(&self) -> String {
+        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let notes = self.notes.iter().map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value)));
+        let Bounds { repetitions, measured, .. } = self.bounds;
+        let mut text = format!(
+            "{}\n{}\nmedian of {repetitions} repetitions of {:.1} s, in brackets the least and the most\n",
+            self.machine.to_text(),
+            notes.collect::<Vec<_>>().join(", "),
+            measured.as_secs_f64(),
+        );
+        for run in &self.runs {
+            let seen = self.columns.iter().filter(|column| !run.values(column.key).is_empty());
+            let rows: Vec<_> =
+                seen.map(|column| vec![column.title.to_owned(), cell(column, run.values(column.key))]).collect();
+            let Case { size_bytes, producers } = run.case;
+            text += &format!("\n{} x {producers} {}\n{}", size_text(size_bytes), self.producers, aligned(&rows));
+        }
+        text
+    }
+}
+
+/// Median, least and most.
+fn cell(column: &Column, values: &[f64]) -> String {
+    let (digits, (low, high)) = (column.digits, spread(values));
+    format!("{:.digits$} ({low:.digits$}-{high:.digits$})", median(values))
 }
 
 fn size_text(bytes: u32) -> String {
@@ -196,13 +229,14 @@ struct Machine {
     cores: usize,
     memory_mib: u64,
     kernel: String,
-    file_system: String,
+    /// Of the disk measured.
+    file_system: Option<String>,
     load: String,
 }
 
 impl Machine {
     /// What the kernel says about itself and the disk that holds `dir`.
-    fn look(dir: &Path) -> Self {
+    fn look(dir: Option<&Path>) -> Self {
         let text = |path| read_to_string(path).unwrap_or_default();
         let unknown = || "unknown".to_owned();
         let memory_kib = field(&text("/proc/meminfo"), "MemTotal").and_then(|m| m.split(' ').next()?.parse().ok());
@@ -211,7 +245,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             memory_mib: memory_kib.unwrap_or(0_u64) / 1024,
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
-            file_system: file_system(&text("/proc/self/mountinfo"), dir).unwrap_or_else(unknown),
+            file_system: dir.map(|dir| file_system(&text("/proc/self/mountinfo"), dir).unwrap_or_else(unknown)),
             load: text("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         }
     }
@@ -225,7 +259,8 @@ impl Machine {
 
     fn to_text(&self) -> String {
         let Self { cpu, cores, memory_mib, kernel, file_system, load } = self;
-        format!("{cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, {file_system}, load before {load}")
+        let file_system = file_system.iter().map(|name| format!(", {name}")).collect::<String>();
+        format!("{cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}{file_system}, load before {load}")
     }
 }
 
@@ -285,7 +320,7 @@ mod tests {
         let columns: &'static [Column] = Box::leak(Box::new([column]));
         let second = Duration::from_secs(1);
         let bounds = Bounds { warm_up: second, measured: second, repetitions: 3, bytes: 1 };
-        let mut report = Report::new("disk", "writers", columns, bounds, Path::new("/"));
+        let mut report = Report::new("disk", "writers", columns, bounds, Some(Path::new("/")));
         for (size_bytes, by) in [(KIB, 1.0), (16 * KIB, 10.0)] {
             let mut run = Run::new(Case { size_bytes, producers: 64 });
             [3.0, 1.0, 2.0].into_iter().for_each(|value| run.add("append_mb_s", value * by));
@@ -296,5 +331,24 @@ mod tests {
         assert_eq!(object["runs"][0]["spread"]["append_mb_s"], json!([1.0, 3.0]));
         let text = report.to_text();
         assert!(text.contains("\n  size  writers              MB/s\n 1 KiB       64     2.0 (1.0-3.0)\n"), "{text}");
+    }
+    #[test]
+    fn a_report_with_notes_has_a_line_for_each_figure_there_is() {
+        const COLUMNS: [Column; 2] =
+            [Column { title: "MB/s", key: "a", digits: 1 }, Column { title: "not seen", key: "b", digits: 1 }];
+        let second = Duration::from_secs(1);
+        let bounds = Bounds { warm_up: second, measured: second, repetitions: 3, bytes: 1 };
+        let mut report = Report::new("kafka", "partitions", &COLUMNS, bounds, None);
+        report.note("server_pid", json!(7));
+        report.note("acks", json!("all"));
+        let mut run = Run::new(Case { size_bytes: KIB, producers: 6 });
+        [3.0, 1.0, 2.0].into_iter().for_each(|value| run.add("a", value));
+        report.runs.push(run);
+        let text = report.to_text();
+        assert!(text.contains("\nserver pid 7, acks all\n"), "{text}");
+        assert!(text.ends_with("\n1 KiB x 6 partitions\nMB/s  2.0 (1.0-3.0)\n"), "{text}");
+        let object = report.to_json();
+        assert_eq!((&object["server_pid"], &object["partitions"], &object["a"]), (&json!(7), &json!(6), &json!(2.0)));
+        assert_eq!(object["machine"]["file_system"], Value::Null);
     }
 }
