@@ -257,12 +257,15 @@ fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
 }
 
 /// What the configuration says in Kafka's names, for tools that ask the broker.
-fn fixed_config(config: &Config) -> ConfigMap {
+#[must_use]
+pub fn fixed_config(config: &Config) -> ConfigMap {
     let data_dir = config.storage.data_dir.display().to_string();
     let said = [
+        ("auto.create.topics.enable", config.kafka.auto_create_topics.to_string()),
         ("azulite.durability", config.storage.durability.to_string()),
         ("log.dir", data_dir.clone()),
         ("log.dirs", data_dir),
+        ("num.partitions", config.kafka.num_partitions.to_string()),
     ];
     said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

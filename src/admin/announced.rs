@@ -3,6 +3,7 @@
 //! The log itself is the memory: nothing is kept beside it that could disagree with it after a purge, a restore or a
 //! crash between two writes.
 
+use azulite_storage::Record;
 use azulite_storage::ids::Sha256;
 use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
@@ -61,11 +62,13 @@ impl Admin {
         let Some(topic) = self.broker.log().topic(&name) else { return Ok(()) };
         let finder = Finder::new(author.as_bytes());
         let mut step = |step| match step {
-            Step::Record { value, .. } if finder.find(&value).is_none() => Flow::Continue(()),
-            Step::Record { value, .. } => match sourced(&value, author) {
-                Some(announcement) => take(announcement),
-                None => Flow::Continue(()),
-            },
+            Step::Record(Record { value: Some(value), .. }) if finder.find(&value).is_some() => {
+                match sourced(&value, author) {
+                    Some(announcement) => take(announcement),
+                    None => Flow::Continue(()),
+                }
+            }
+            Step::Record(_) => Flow::Continue(()),
             Step::Damage(damage) => take(Announcement::Damage { damage }),
         };
         for partition in &topic.partitions {

@@ -1,5 +1,6 @@
 //! Every event about one entity: a scan over all event topics of the prefix.
 
+use azulite_storage::Record;
 use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -81,11 +82,13 @@ impl Admin {
                 let place = partition.name();
                 let mut step = |step| match step {
                     // Hashes are text inside Avro: most records are passed over without decoding them.
-                    Step::Record { value, .. } if finder.find(&value).is_none() => Flow::Continue(()),
-                    Step::Record { offset, value, .. } => match found(model, &value, sha256, place, offset) {
-                        Some(finding) => take(finding),
-                        None => Flow::Continue(()),
-                    },
+                    Step::Record(Record { offset, value: Some(value), .. }) if finder.find(&value).is_some() => {
+                        match found(model, &value, sha256, place, offset) {
+                            Some(finding) => take(finding),
+                            None => Flow::Continue(()),
+                        }
+                    }
+                    Step::Record(_) => Flow::Continue(()),
                     Step::Damage(damage) => take(Finding::Damage { damage }),
                 };
                 if scan_partition(self.broker.log().as_ref(), partition, &mut step)?.is_break() {

@@ -1,16 +1,20 @@
-//! What a person may ask of a store: topics, groups with their lag, events of one entity, what ingest announced.
+//! What a person may ask of a store: topics, groups with their lag, records of a topic, events of one entity, what ingest
+//! announced.
 //!
-//! Plain functions over the broker and the blob store, read-only but for the changes of topics. Called by the `azulite/v1` routes and, when no server
+//! Plain functions over the broker and the blob store, read-only but for the changes of topics and new records. Called by
+//! the `azulite/v1` routes and, when no server
 //! runs, by the commands themselves; both print the same views. Everything here blocks on the disk.
 
 mod announced;
 mod entity;
+pub mod records;
 mod scan;
 mod topics;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use azulite_storage::ids::Sha256;
 use azulite_storage::index::IndexError;
@@ -30,6 +34,8 @@ pub struct Admin {
     broker: Broker,
     blobs: Arc<dyn BlobStore>,
     topic_prefix: String,
+    /// Chooses the partition of the next records without a key.
+    next_partition: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -150,7 +156,7 @@ impl Admin {
     /// Over an open store whose event topics begin with `azul.<topic_prefix>.`.
     #[must_use]
     pub fn new(broker: Broker, blobs: Arc<dyn BlobStore>, topic_prefix: String) -> Self {
-        Self { broker, blobs, topic_prefix }
+        Self { broker, blobs, topic_prefix, next_partition: Arc::default() }
     }
 
     /// All topics, internal ones too.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use azulite_storage::Record;
 use azulite_storage::batch::BatchHeader;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -38,28 +39,38 @@ impl DamagedRange {
 
 /// One thing a scan came upon.
 pub(super) enum Step {
-    /// A record with a value.
-    Record {
-        /// Its offset.
-        offset: Offset,
-        /// Its value.
-        value: Bytes,
-    },
+    /// A record.
+    Record(Record),
     /// Offsets that cannot be read.
     Damage(DamagedRange),
 }
 
-/// Hands over every record that is in the partition now, in order; tombstones are left out.
+/// Hands over every record that is in the partition now, in order.
 ///
 /// # Errors
-/// The operating system or the index failed; damage is a step, not an error.
+/// As [`scan_range`].
 pub(super) fn scan_partition(
     log: &dyn LogStore,
     partition: &Partition,
     take: &mut dyn FnMut(Step) -> Flow,
 ) -> Result<Flow, ReadError> {
-    let end = partition.offsets().high_watermark;
-    let mut from = partition.offsets().log_start;
+    let offsets = partition.offsets();
+    scan_range(log, partition, offsets.log_start..offsets.high_watermark, take)
+}
+
+/// Hands over every record of some offsets, in order; those below the log start have gone, and above the high watermark
+/// there are none.
+///
+/// # Errors
+/// The operating system or the index failed; damage is a step, not an error.
+pub(super) fn scan_range(
+    log: &dyn LogStore,
+    partition: &Partition,
+    offsets: Range<Offset>,
+    take: &mut dyn FnMut(Step) -> Flow,
+) -> Result<Flow, ReadError> {
+    let end = offsets.end.min(partition.offsets().high_watermark);
+    let mut from = offsets.start;
     while from < end {
         let batches = match log.read(partition, from, READ_BYTES) {
             Ok(batches) if batches.is_empty() => break,
@@ -83,10 +94,13 @@ pub(super) fn scan_partition(
         };
         for batch in batches {
             let next = after(&batch).unwrap_or(end);
-            if scan_batch(partition, &batch, from..next, take).is_break() {
+            if scan_batch(partition, &batch, from..next.min(end), take).is_break() {
                 return Ok(Flow::Break(()));
             }
             from = next.max(from + 1);
+            if from >= end {
+                break;
+            }
         }
     }
     Ok(Flow::Continue(()))
@@ -123,14 +137,17 @@ fn scan_batch(
         Ok(records) => records,
         Err(error) => return take(bad(from, error.to_string())),
     };
+    // Marks of transactions are no records of anybody's.
+    if records.header().is_control() {
+        return Flow::Continue(());
+    }
     for record in records {
         match record {
             Ok(record) if record.offset < from => {}
+            Ok(record) if record.offset >= offsets.end => break,
             Ok(record) => {
                 done = record.offset + 1;
-                if let Some(value) = record.value {
-                    take(Step::Record { offset: record.offset, value })?;
-                }
+                take(Step::Record(record))?;
             }
             Err(error) => return take(bad(done, error.to_string())),
         }

@@ -3,6 +3,7 @@
 //! `main` parses it, one file per verb beside this one does the work.
 
 use super::bench::kafka::{Acks, Codec};
+use crate::admin::records::StartAt;
 use crate::config::{Flags, parse_size};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -91,6 +92,21 @@ pub enum Command {
     Topics(Topics),
     /// Look at the read positions of consumers
     Groups(Groups),
+    /// Write records to a topic
+    #[command(
+        after_help = "Each line of standard input becomes a record, or each file. The count that is printed at the end is \
+        of records that are on the disk. Lines that come slowly are written as they come. A key chooses the partition as \
+        in Kafka's own tools, in event topics as the dispatcher does. Where a topic does not exist, it is made if the \
+        broker makes topics on first use (auto.create.topics.enable)."
+    )]
+    Produce(Produce),
+    /// Read the records of a topic
+    #[command(
+        after_help = "Prints values, one a line; events as JSON, null as `null`. With --json each line is an object with \
+        partition, offset, time, key, value or event, and headers; bytes that are no text are in base64. Ends at the end of \
+        the topic, after --count records, or at SIGINT. What cannot be read is named and makes the exit code 1."
+    )]
+    Consume(Consume),
     /// Look at events
     Events(Events),
     /// Print or check the configuration
@@ -246,6 +262,68 @@ pub enum GroupsCommand {
     },
 }
 
+/// `produce`
+#[derive(Debug, Args)]
+pub struct Produce {
+    /// Full name of the topic
+    #[arg(value_name = "TOPIC")]
+    pub topic: String,
+    /// Key of every record
+    #[arg(short, long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// What stands between key and value in a line; knows \n \t \0 \\ \xNN
+    #[arg(short = 'K', long, value_name = "TEXT", value_parser = unescaped_some, conflicts_with_all = ["key", "file"])]
+    pub key_separator: Option<Escaped>,
+    /// What stands between records; empty makes all of standard input one record
+    #[arg(short = 'D', long, value_name = "TEXT", value_parser = unescaped, default_value = "\\n", conflicts_with = "file")]
+    pub delimiter: Escaped,
+    /// Write empty keys and values as null
+    #[arg(short = 'Z', long)]
+    pub null: bool,
+    /// Header of every record; may be given several times
+    #[arg(short = 'H', long, value_name = "K=V", value_parser = key_value)]
+    pub header: Vec<(String, String)>,
+    /// Partition of every record [default: chosen by its key]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// A file whose whole content is one record; may be given several times
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Vec<PathBuf>,
+}
+
+/// `consume`
+#[derive(Debug, Args)]
+pub struct Consume {
+    /// Full name of the topic
+    #[arg(value_name = "TOPIC")]
+    pub topic: String,
+    /// Where to begin in each partition: earliest, latest, an offset, a time such as 2026-01-02T03:04:05Z, or @ and
+    /// milliseconds since 1970
+    #[arg(short = 'o', long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
+    pub from: StartAt,
+    /// Records after which to end
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Go on with what is added, until SIGINT
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Write values as they are, events as Avro, null as nothing
+    #[arg(long)]
+    pub raw: bool,
+    /// Only this partition
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// Print keys too, with this between key and value; knows \n \t \0 \\ \xNN
+    #[arg(short = 'K', long, value_name = "TEXT", value_parser = unescaped)]
+    pub key_separator: Option<Escaped>,
+    /// What stands behind each record; with --raw and nothing here the output is the bytes and nothing else
+    #[arg(short = 'D', long, value_name = "TEXT", value_parser = unescaped, default_value = "\\n")]
+    pub delimiter: Escaped,
+}
+
+/// Bytes that were given as text with escapes.
+pub type Escaped = std::sync::Arc<[u8]>;
+
 /// `events`
 #[derive(Debug, Args)]
 pub struct Events {
@@ -378,6 +456,35 @@ pub struct BenchKafka {
     pub server_pid: Option<u32>,
 }
 
+/// Text with `\n`, `\t`, `\r`, `\0`, `\\` and `\xNN`.
+fn unescaped(text: &str) -> Result<Escaped, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (byte, length) = match escape.as_bytes() {
+            [b'n', ..] => (b'\n', 1),
+            [b't', ..] => (b'\t', 1),
+            [b'r', ..] => (b'\r', 1),
+            [b'0', ..] => (0, 1),
+            [b'\\', ..] => (b'\\', 1),
+            [b'x', ..] => {
+                let byte = escape.get(1..3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                (byte.ok_or("behind \\x two hexadecimal digits are needed")?, 3)
+            }
+            _ => return Err("a backslash goes before n, t, r, 0, x or another one".to_owned()),
+        };
+        bytes.push(byte);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes.into())
+}
+
+fn unescaped_some(text: &str) -> Result<Escaped, String> {
+    unescaped(text).and_then(|bytes| if bytes.is_empty() { Err("must not be empty".to_owned()) } else { Ok(bytes) })
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -476,8 +583,46 @@ mod tests {
     }
 
     #[test]
+    fn escapes_stand_for_bytes() {
+        for (text, bytes) in [("", &b""[..]), ("\\n", b"\n"), ("a\\tb\\\\\\0", b"a\tb\\\0"), ("\\xff;\\r", b"\xff;\r")]
+        {
+            assert_eq!(unescaped(text).unwrap().as_ref(), bytes, "{text}");
+        }
+        for bad in ["\\", "\\q", "\\x1", "\\xzz", "\\xé"] {
+            assert!(unescaped(bad).is_err(), "{bad}");
+        }
+        assert!(unescaped_some("").is_err());
+    }
+
+    #[test]
+    fn a_place_in_a_topic_is_a_word_an_offset_or_a_time() {
+        for (text, want) in [
+            ("latest", StartAt::Latest),
+            ("12", StartAt::Offset(12)),
+            ("@5", StartAt::Time(5)),
+            ("1970-01-01T00:00:01Z", StartAt::Time(1000)),
+        ] {
+            let cli = parse(&format!("consume t --from {text}")).unwrap();
+            let Command::Consume(consume) = cli.command else { panic!("got {:?}", cli.command) };
+            assert_eq!(consume.from, want, "{text}");
+        }
+        for bad in ["-1", "yesterday", "@x", "1970-01-01"] {
+            assert_eq!(
+                parse(&format!("consume t --from {bad}")).unwrap_err().kind(),
+                ErrorKind::ValueValidation,
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
     fn flags_that_contradict_each_other_are_refused() {
-        for line in ["serve --kafka 127.0.0.1:1 --no-kafka", "migrate --dry-run --undo"] {
+        for line in [
+            "serve --kafka 127.0.0.1:1 --no-kafka",
+            "migrate --dry-run --undo",
+            "produce t --key k --key-separator :",
+            "produce t --file f --key-separator :",
+        ] {
             assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{line}");
         }
     }

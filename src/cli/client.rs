@@ -62,6 +62,11 @@ impl NotOk {
         self.status == StatusCode::NOT_FOUND
     }
 
+    /// True when it is the path that does not exist, for example on a server of another version.
+    pub(super) fn is_no_such_page(&self) -> bool {
+        self.is_not_found() && self.problem.detail.is_empty()
+    }
+
     /// Text for people.
     pub(super) fn message(&self) -> String {
         let Problem { title, detail } = &self.problem;
@@ -195,13 +200,25 @@ impl Client {
     pub(super) fn get_lines<T: DeserializeOwned>(
         &self,
         path: &str,
-        mut take: impl FnMut(T) -> bool,
+        take: impl FnMut(T) -> bool,
     ) -> Result<Option<()>, RequestError> {
-        let response = match self.get(path) {
-            Ok(response) => response,
-            Err(RequestError::NotOk(answer)) if answer.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        match self.lines(path, take) {
+            Ok(()) => Ok(Some(())),
+            Err(RequestError::NotOk(answer)) if answer.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Client::get_lines`], for things of which there are several that may not exist.
+    ///
+    /// # Errors
+    /// [`RequestError`], also when the answer breaks off.
+    pub(super) fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut take: impl FnMut(T) -> bool,
+    ) -> Result<(), RequestError> {
+        let response = self.get(path)?;
         for line in BufReader::with_capacity(64 << 10, response.into_body().into_reader()).lines() {
             let line = line.map_err(|error| self.broken(&error))?;
             let value = serde_json::from_str(&line).map_err(|error| self.broken(&error))?;
@@ -209,7 +226,7 @@ impl Client {
                 break;
             }
         }
-        Ok(Some(()))
+        Ok(())
     }
 
     fn url(&self, path: &str) -> String {

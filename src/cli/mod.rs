@@ -5,14 +5,17 @@ pub mod bench;
 mod cart;
 mod client;
 pub mod config;
+mod consume;
 mod events;
 pub mod exit;
 mod filetype;
 mod get;
 mod groups;
 mod ingest;
+mod interrupt;
 mod migrate;
 mod output;
+mod produce;
 mod target;
 mod topics;
 mod walk;
@@ -53,6 +56,8 @@ pub fn main() -> Exit {
         Command::Get(args) => with_config(&cli, |loaded| get::run(&loaded.config, args)),
         Command::Topics(args) => with_config(&cli, |loaded| topics::run(&cli.global, &loaded.config, &args.command)),
         Command::Groups(args) => with_config(&cli, |loaded| groups::run(&cli.global, &loaded.config, &args.command)),
+        Command::Produce(args) => with_config(&cli, |loaded| produce::run(&cli.global, &loaded.config, args)),
+        Command::Consume(args) => with_config(&cli, |loaded| consume::run(&cli.global, &loaded.config, args)),
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }

@@ -16,7 +16,7 @@ use super::output::Refusal;
 use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::serve::store_options;
+use crate::serve::{fixed_config, store_options};
 use crate::streams::EmbeddedBlobs;
 
 /// Where a command works.
@@ -88,6 +88,7 @@ impl Target {
 
 fn opened(config: &Config, store: Store) -> Opened {
     let broker = Broker::new(Arc::new(store.clone()));
+    broker.set_fixed_config(fixed_config(config));
     let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
     let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
     Opened { broker, admin, store }

@@ -1,4 +1,4 @@
-//! `/api/azulite/v1/...`: topics, groups, entities and blobs by hash, read-only. Spec: cli.md 4.
+//! `/api/azulite/v1/...`: topics with their records, groups, entities and blobs by hash. Spec: cli.md 4.
 //!
 //! Short answers are one JSON object. Scans of the log are streamed, one JSON object per line, while the log is read:
 //! memory is bounded whatever the log holds, and a client that goes away ends the scan.
@@ -16,7 +16,7 @@ use warp::reply::Response;
 
 use super::router::{Call, reply, reply_in_pieces, reply_in_pieces_of_unknown_length};
 use super::url::{first, parse_query};
-use super::{Services, error};
+use super::{Services, error, records};
 use crate::admin::{Admin, Flow, read_blob, write_line};
 use crate::broker::ReadError;
 
@@ -33,6 +33,7 @@ static SCANS: Semaphore = Semaphore::const_new(4);
 pub(super) enum Resource {
     Topics,
     Topic { name: String },
+    Records { topic: String },
     Groups,
     Group { name: String },
     EntityEvents { sha256: String },
@@ -45,6 +46,7 @@ impl Resource {
     pub(super) fn find(segments: &[&str]) -> Option<Self> {
         let text = |text: &str| text.to_owned();
         Some(match *segments {
+            ["topics", topic, "records"] if !topic.is_empty() => Self::Records { topic: text(topic) },
             ["topics"] => Self::Topics,
             ["topics", name] if !name.is_empty() => Self::Topic { name: text(name) },
             ["groups"] => Self::Groups,
@@ -61,6 +63,7 @@ impl Resource {
         match self {
             Self::Topics => "/api/azulite/v1/topics",
             Self::Topic { .. } => "/api/azulite/v1/topics/:name",
+            Self::Records { .. } => "/api/azulite/v1/topics/:name/records",
             Self::Groups => "/api/azulite/v1/groups",
             Self::Group { .. } => "/api/azulite/v1/groups/:name",
             Self::EntityEvents { .. } => "/api/azulite/v1/entities/:sha256/events",
@@ -73,6 +76,7 @@ impl Resource {
         let Some(admin) = services.admin.clone() else { return error::no_such_page() };
         let query = call.query;
         match self {
+            Self::Records { topic } => records::read(admin, topic, &query).await,
             Self::Topics => json(&admin.topics()),
             Self::Topic { name } => match admin.topic(&name) {
                 Some(topic) => json(&topic),
@@ -97,7 +101,7 @@ impl Resource {
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => reply(StatusCode::OK, "application/json", body),
         Err(problem) => error::internal("Marshalling Failed", &problem.to_string()),
@@ -163,13 +167,15 @@ async fn blob(admin: Arc<Admin>, sha256: &str) -> Response {
 }
 
 /// Ends a scan whose reader has gone.
-fn flow(written: io::Result<()>, sent: &mut io::Result<()>) -> Flow {
+pub(super) fn flow(written: io::Result<()>, sent: &mut io::Result<()>) -> Flow {
     *sent = written;
     if sent.is_ok() { Flow::Continue(()) } else { Flow::Break(()) }
 }
 
 /// A scan as an answer that is sent while it goes on; `None` when it ends without a line.
-async fn lines(scan: impl FnOnce(&mut Lines) -> io::Result<()> + Send + 'static) -> Result<Option<Response>, Response> {
+pub(super) async fn lines(
+    scan: impl FnOnce(&mut Lines) -> io::Result<()> + Send + 'static,
+) -> Result<Option<Response>, Response> {
     let Ok(turn) = SCANS.try_acquire() else { return Err(error::too_many_scans()) };
     let mut pieces = written_by(move |out| {
         let _turn = turn;
@@ -210,7 +216,7 @@ fn pieces_of(mut pieces: Pieces) -> impl Stream<Item = io::Result<Bytes>> + Send
 }
 
 /// Gathers what is written into pieces for the connection; blocks while the connection is behind.
-struct Lines {
+pub(super) struct Lines {
     sender: mpsc::Sender<io::Result<Bytes>>,
     gathered: Vec<u8>,
 }
@@ -254,6 +260,8 @@ mod tests {
         for path in [&["topics", ""][..], &["groups", ""], &["entities", "", "events"], &["entities", "x"], &[]] {
             assert_eq!(found(path), None, "{path:?}");
         }
+        let records = ["topics", "t", "records"];
+        assert_eq!(found(&records), Some(Resource::Records { topic: "t".into() }));
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ use super::router::{reply, text};
 use super::streams::BadName;
 use super::url::NotUtf8;
 use crate::admin::TopicRefusal;
+use crate::admin::records::{AppendRecordsError, ReadRecordsError};
+use crate::broker::{AppendError, CreateTopicError, NewTopicError};
 use crate::dispatcher::hub::{GetError, PostError};
 use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
 
@@ -249,6 +251,52 @@ pub(super) fn no_hash(text: &str) -> Response {
 /// A parameter that has to be there.
 pub(super) fn parameter_needed(name: &str) -> Response {
     plain(StatusCode::BAD_REQUEST, "bad parameters", &format!("the parameter {name} is needed"))
+}
+
+/// A parameter that is not what it may be.
+pub(super) fn bad_parameter(reason: &str) -> Response {
+    plain(StatusCode::BAD_REQUEST, "bad parameters", reason)
+}
+
+/// Records could not be read.
+pub(super) fn read_records(problem: &ReadRecordsError) -> Response {
+    match problem {
+        ReadRecordsError::Topic(name) => unknown("topic", name),
+        ReadRecordsError::Partition { .. } => plain(StatusCode::NOT_FOUND, "not found", &problem.to_string()),
+        ReadRecordsError::Offset { .. } => {
+            plain(StatusCode::RANGE_NOT_SATISFIABLE, "offset out of range", &problem.to_string())
+        }
+        ReadRecordsError::Read(error) => scan(&error.to_string()),
+    }
+}
+
+/// Records could not be written.
+pub(super) fn append_records(problem: &AppendRecordsError) -> Response {
+    let title = "records not written";
+    match problem {
+        AppendRecordsError::Topic(_) => plain(StatusCode::NOT_FOUND, "not found", &problem.to_string()),
+        AppendRecordsError::Internal(_) => plain(StatusCode::FORBIDDEN, title, &problem.to_string()),
+        AppendRecordsError::Record { .. } => plain(StatusCode::BAD_REQUEST, title, &problem.to_string()),
+        AppendRecordsError::TooLarge { .. } => plain(StatusCode::PAYLOAD_TOO_LARGE, title, &problem.to_string()),
+        AppendRecordsError::Create(NewTopicError::Create(CreateTopicError::Append(error)))
+        | AppendRecordsError::Append(error) => append(title, error),
+        AppendRecordsError::Create(NewTopicError::Config(_) | NewTopicError::Create(_)) => {
+            plain(StatusCode::BAD_REQUEST, title, &problem.to_string())
+        }
+    }
+}
+
+fn append(title: &str, problem: &AppendError) -> Response {
+    match problem {
+        AppendError::DiskFull => disk_full(title),
+        AppendError::Overloaded { .. } => later(title, &problem.to_string(), Duration::from_secs(1)),
+        AppendError::Closed => stopping(),
+        AppendError::Gone { .. } => plain(StatusCode::NOT_FOUND, title, &problem.to_string()),
+        AppendError::TooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, title, &problem.to_string()),
+        // Records from here have no producer id and no sequence.
+        AppendError::Sequence(_) => internal(title, &problem.to_string()),
+        AppendError::Poisoned { .. } | AppendError::Io { .. } => poisoned(),
+    }
 }
 
 /// The log could not be read.

@@ -10,6 +10,7 @@ mod connection;
 mod error;
 mod events;
 mod metrics;
+mod records;
 mod root;
 mod router;
 mod server;

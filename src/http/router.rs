@@ -18,7 +18,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, metrics, root, streams, topics};
+use super::{Services, azulite, error, events, metrics, records, root, streams, topics};
 
 /// One request, taken apart.
 pub(super) struct Call {
@@ -57,6 +57,7 @@ enum Route {
     Copy { from: String, to: String, label: String, hash: String },
     Azulite(azulite::Resource),
     Topics(topics::Change),
+    AppendRecords { topic: String },
 }
 
 impl Route {
@@ -78,6 +79,9 @@ impl Route {
             }
             ["api", "azulite", "v1", ref names @ ..] if get => {
                 return azulite::Resource::find(names).map(Self::Azulite);
+            }
+            ["api", "azulite", "v1", "topics", topic, "records"] if post && !topic.is_empty() => {
+                Self::AppendRecords { topic: topic.to_owned() }
             }
             ["api", "azulite", "v1", "topics"] if post => Self::Topics(topics::Change::Create),
             ["api", "azulite", "v1", "topics", name] if !name.is_empty() => {
@@ -124,6 +128,7 @@ impl Route {
             Self::Copy { .. } => "/api/v3/stream/:sourceA/:sourceB/:label/:hash",
             Self::Azulite(resource) => resource.template(),
             Self::Topics(change) => change.template(),
+            Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
         }
     }
 
@@ -143,6 +148,7 @@ impl Route {
             Self::Copy { from, to, label, hash } => streams::copy(services, [from, to], label, &hash).await,
             Self::Azulite(resource) => resource.answer(services, call).await,
             Self::Topics(change) => change.answer(services, call).await,
+            Self::AppendRecords { topic } => records::append(services, call, topic).await,
         }
     }
 }
@@ -273,6 +279,9 @@ mod tests {
         let topic = Some(Route::Topics(topics::Change::Delete { name: "t".into() }));
         assert_eq!(Route::find(&Method::DELETE, "/api/azulite/v1/topics/t"), topic);
         assert_eq!(Route::find(&Method::POST, "/api/azulite/v1/topics/t"), None);
+        let records = "/api/azulite/v1/topics/t/records";
+        assert_eq!(Route::find(&Method::POST, records), Some(Route::AppendRecords { topic: "t".into() }));
+        assert_eq!(Route::find(&Method::DELETE, records), None);
         let paths = ["/", "/metrics", "/api/v2/event/binary/passive", "/api/v3/stream/a/b/c", "/api/v3/stream/a/b/c/d"];
         for (path, good) in
             paths.into_iter().zip([Method::GET, Method::GET, Method::GET, Method::DELETE, Method::PATCH])

@@ -14,6 +14,8 @@ mod full_disk;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod streams;
