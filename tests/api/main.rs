@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench_kafka;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod events_get;
