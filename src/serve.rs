@@ -243,6 +243,7 @@ fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
     let options = azulite_storage::Options {
         on_fatal: Some(Arc::new(move |reason: &str| fatal.set(reason))),
         maintenance: Some(config.storage.retention_check_interval),
+        cleaner: azulite_storage::cleaner::CleanerOptions::in_background(),
         ..store_options(config)
     };
     let durability = options.durability;

@@ -43,7 +43,7 @@ use crate::store::{Core, Store};
 /// How the cleaner works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanerOptions {
-    /// Time between two passes; `None`: only when asked ([`Store::clean`]).
+    /// Time between two passes; `None`, the default: only by [`Store::clean`].
     pub interval: Option<Duration>,
     /// Bytes read and written per second, at most; `None` for no bound.
     pub bytes_per_second: Option<u64>,
@@ -56,6 +56,14 @@ pub struct CleanerOptions {
 impl Default for CleanerOptions {
     fn default() -> Self {
         Self { interval: None, bytes_per_second: Some(32 << 20), min_live_percent: 60, key_map_bytes: 64 << 20 }
+    }
+}
+
+impl CleanerOptions {
+    /// In the background: room is back within half a minute of being due, at a rate that leaves the disk to others.
+    #[must_use]
+    pub fn in_background() -> Self {
+        Self { interval: Some(Duration::from_secs(20)), ..Self::default() }
     }
 }
 
