@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use azulite_storage::cleaner::CleanerOptions;
 use azulite_storage::fs::{Fs, RealFs};
 use azulite_storage::{OpenError, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -243,7 +244,11 @@ fn open(config: &Config, fatal: &Fatal) -> Result<Store, ServeError> {
     let options = azulite_storage::Options {
         on_fatal: Some(Arc::new(move |reason: &str| fatal.set(reason))),
         maintenance: Some(config.storage.retention_check_interval),
-        cleaner: azulite_storage::cleaner::CleanerOptions::in_background(),
+        cleaner: CleanerOptions {
+            interval: Some(config.storage.clean_interval),
+            bytes_per_second: Some(config.storage.clean_bytes_per_second),
+            ..CleanerOptions::default()
+        },
         ..store_options(config)
     };
     let durability = options.durability;

@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 30] = [
+const RANGES: [Range; 32] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -95,6 +95,8 @@ const RANGES: [Range; 30] = [
     size("storage.commit_bytes", 64 * KI, 512 * MI, |c| c.storage.commit_bytes),
     size("storage.queue_bytes", 64 * KI, 64 * GI, |c| c.storage.queue_bytes),
     duration("storage.retention_check_interval", 100, 7 * DAY, |c| ms(c.storage.retention_check_interval)),
+    duration("storage.clean_interval", 100, DAY, |c| ms(c.storage.clean_interval)),
+    size("storage.clean_bytes_per_second", MI, TI, |c| c.storage.clean_bytes_per_second),
     size("storage.cache_bytes", 0, TI, |c| c.storage.cache_bytes),
     count("events.partition_count", 1, PARTITIONS_MAX, |c| c.events.partition_count.into()),
     count("events.api_event_fetch_limit", 1, 1_000_000, |c| c.events.api_event_fetch_limit.into()),

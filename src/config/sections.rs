@@ -167,6 +167,12 @@ pub struct Storage {
     /// The longest time between two looks at what is due to be let go.
     #[serde(with = "units::duration")]
     pub retention_check_interval: Duration,
+    /// Time between two passes of the cleaner.
+    #[serde(with = "units::duration")]
+    pub clean_interval: Duration,
+    /// Bytes the cleaner reads and writes per second.
+    #[serde(with = "units::size")]
+    pub clean_bytes_per_second: u64,
     /// Memory for the newest frames of the log.
     #[serde(with = "units::size")]
     pub cache_bytes: u64,
@@ -183,6 +189,8 @@ impl Default for Storage {
             commit_bytes: 8 * MI,
             queue_bytes: 128 * MI,
             retention_check_interval: Duration::from_secs(300),
+            clean_interval: Duration::from_secs(20),
+            clean_bytes_per_second: 32 * MI,
             cache_bytes: 64 * MI,
             reserve: Reserve { bytes: Some(GI), percent: Some(5) },
         }

@@ -153,7 +153,7 @@ class Azulite(Server):
         self.binary = binary
         self.http = free_port()
         lines = ["[logging]", 'level = "info"']
-        storage = {"segment_bytes": "16Mi", **self.settings.get("storage", {})}
+        storage = {"segment_bytes": "16Mi", "clean_interval": "1s", **self.settings.get("storage", {})}
         lines += ["[storage]"] + [f'{key} = "{value}"' for key, value in storage.items()]
         for section, values in self.settings.get("sections", {}).items():
             lines += [f"[{section}]"] + [f"{key} = {value}" for key, value in values.items()]
