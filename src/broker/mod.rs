@@ -6,6 +6,7 @@
 
 pub mod broker_config;
 pub mod groups;
+mod line;
 mod positions;
 mod store;
 pub mod topic_config;
@@ -24,12 +25,14 @@ pub use azulite_storage::{
     Append, AppendError, Appended, BatchBuilder, Lane, NewTopic, Offset, Partition, PartitionNumber, Records, Topic,
     TopicId, TopicPartition,
 };
+pub use line::{Outcome, QueueFull};
 pub use positions::{Epoch, GroupPositions, GroupRecord};
 pub use store::{CommitListener, LogStore, Value};
 pub use topic_config::TopicConfig;
 pub use topics::{AlterConfigError, Alteration, NewTopicError};
 pub use waiters::Waiter;
 
+use line::Line;
 use positions::PositionRegistry;
 use topics::ConfigState;
 use waiters::Waiters;
@@ -43,6 +46,7 @@ pub struct Broker {
     topics_version: Arc<AtomicU64>,
     config: Arc<ConfigState>,
     next_lane: Arc<AtomicU64>,
+    line: Arc<Line>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -59,7 +63,7 @@ impl Broker {
         log.on_commit(Box::new(move |grown| wake.wake(grown)));
         let config = Arc::new(ConfigState::load(log.as_ref()));
         let (positions, topics_version, next_lane) = (Arc::default(), Arc::default(), Arc::default());
-        Self { log, waiters, positions, topics_version, config, next_lane }
+        Self { log, waiters, positions, topics_version, config, next_lane, line: Arc::default() }
     }
 
     /// The log itself, for calls on blocking threads.

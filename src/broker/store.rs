@@ -24,7 +24,7 @@ pub type CommitListener = Box<dyn Fn(&[PartitionNumber]) + Send + Sync>;
 pub type Value = (Vec<u8>, Option<Bytes>);
 
 /// A log of topics with group offsets. Calls may block on the disk and are made on blocking threads, except
-/// [`LogStore::append`], [`LogStore::commit_offsets`], [`LogStore::change_group`], [`LogStore::topic`] and
+/// [`LogStore::append`], [`LogStore::try_append`], [`LogStore::commit_offsets`], [`LogStore::change_group`], [`LogStore::topic`] and
 /// [`LogStore::topics`], which never do.
 pub trait LogStore: Send + Sync + 'static {
     /// See [`Store::on_commit`].
@@ -64,6 +64,11 @@ pub trait LogStore: Send + Sync + 'static {
     fn delete_records(&self, below: &[(TopicPartition, Option<Offset>)]) -> Vec<Result<Offset, DeleteRecordsError>>;
     /// See [`Store::append`].
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done);
+    /// See [`Store::try_append`].
+    ///
+    /// # Errors
+    /// What was given, because there is no room for it now.
+    fn try_append(&self, lane: Lane, appends: Vec<Append>, done: Done) -> Result<(), (Vec<Append>, Done)>;
     /// See [`Store::read`].
     ///
     /// # Errors
@@ -187,6 +192,9 @@ impl LogStore for Store {
     }
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
         Store::append(self, lane, appends, done);
+    }
+    fn try_append(&self, lane: Lane, appends: Vec<Append>, done: Done) -> Result<(), (Vec<Append>, Done)> {
+        Store::try_append(self, lane, appends, done)
     }
     fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
         Store::read(self, partition, from, max_bytes)

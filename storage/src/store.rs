@@ -545,6 +545,22 @@ impl Store {
         }
     }
 
+    /// [`Store::append`], unless the queue is full: then everything comes back, and nothing has happened.
+    ///
+    /// # Errors
+    /// What was given, because there is no room for it now.
+    pub fn try_append(&self, lane: Lane, appends: Vec<Append>, done: Done) -> Result<(), (Vec<Append>, Done)> {
+        let request = Request { appends, changes: Vec::new(), catalogue: false, done };
+        match self.core.queue.push(Some(lane), request) {
+            Ok(()) => Ok(()),
+            Err((request, AppendError::Overloaded { .. })) => Err((request.appends, request.done)),
+            Err((request, error)) => {
+                (request.done)(Err(error));
+                Ok(())
+            }
+        }
+    }
+
     /// [`Store::append`], waited for.
     ///
     /// # Errors

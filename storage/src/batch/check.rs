@@ -145,6 +145,12 @@ impl CheckedBatch {
         self.bytes.len()
     }
 
+    /// The bytes as a client sends them: base offset and leader epoch are not filled in yet.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     #[cfg(test)]
     pub(super) fn bytes(&self) -> Bytes {
         Bytes::copy_from_slice(&self.bytes)
