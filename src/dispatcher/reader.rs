@@ -111,6 +111,8 @@ struct TakenRange {
     /// One taken before somebody else moved the group's position means nothing any more.
     epoch: Option<Epoch>,
     name: TopicPartition,
+    /// One taken from a topic that has been deleted means nothing to another of that name.
+    partition: PartitionNumber,
     from: Offset,
 }
 
@@ -407,7 +409,13 @@ impl Reader {
         // No record below the limit is left.
         let to = if to == from { limit } else { to };
         place.position.take(from, to);
-        batch.taken.ranges.push(TakenRange { index, epoch, name: name.clone(), from });
+        batch.taken.ranges.push(TakenRange {
+            index,
+            epoch,
+            name: name.clone(),
+            partition: place.partition.number(),
+            from,
+        });
         Ok(())
     }
 
@@ -465,10 +473,11 @@ impl Reader {
 }
 
 impl State {
-    /// The place a range was taken from, unless its position was moved by somebody else since.
+    /// The place a range was taken from, unless its position was moved by somebody else since, or the topic of that name
+    /// is another one now.
     fn place_of(&mut self, range: &TakenRange) -> Option<&mut Place> {
         let subscription = self.subscriptions.get_mut(range.index).filter(|s| s.epoch == range.epoch)?;
-        subscription.places.get_mut(&range.name)
+        subscription.places.get_mut(&range.name).filter(|place| place.partition.number() == range.partition)
     }
 }
 

@@ -128,3 +128,31 @@ async fn a_reader_in_use_writes_down_that_it_is() {
     world.reader.open(later_ms).unwrap();
     assert_eq!(world.take(1).0, ["v4"], "its positions are kept");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_on_its_way_means_nothing_to_a_topic_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let (values, delivered) = world.take(4);
+    assert_eq!(values, ["v0", "v1", "v2", "v3"]);
+    let (_, given_back) = world.take(4);
+    let name = place().topic;
+    world.broker.delete_topic(&name).unwrap();
+    let new = NewTopic { name: name.clone(), partitions: 1, config: BTreeMap::new() };
+    let topic = world.broker.create_topic(new).unwrap();
+    for n in 0..10 {
+        let mut batch = BatchBuilder::default();
+        batch.push(n, Some(b"k"), Some(format!("w{n}").as_bytes()));
+        let appends = vec![Append { partition: topic.partitions[0].clone(), batch: batch.build().unwrap() }];
+        world.store.append_wait(Lane(1), appends).unwrap();
+    }
+    world.reader.open(clock::now_ms()).unwrap();
+    let (values, open) = world.take(6);
+    assert_eq!(values, ["w0", "w1", "w2", "w3", "w4", "w5"]);
+    delivered.delivered();
+    drop(given_back);
+    assert_eq!(world.committed(), Some(0), "nothing of the new topic is delivered yet");
+    assert_eq!(world.take(10).0, ["w6", "w7", "w8", "w9"]);
+    drop(open);
+    assert_eq!(world.take(1).0, ["w0"]);
+}
