@@ -94,9 +94,9 @@ impl Coordinator {
     ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, GroupError> {
         check_group_id(group)?;
         self.blocking(group, move |shared, group| {
-            let mut committed = shared.broker.log().group_offsets(group)?;
+            let committed = shared.broker.log().group_offsets(group)?;
             let of = |place: TopicPartition| {
-                let committed = committed.remove(&place);
+                let committed = committed.get(&place).cloned();
                 (place, committed)
             };
             Ok(Ok(match places {
