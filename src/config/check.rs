@@ -258,11 +258,8 @@ fn check_sizes(config: &Config, report: &mut Report<'_>) {
     at_most(commit, queue, "a commit is filled from the queue");
     at_most(message, queue, "the largest event must fit into the queue");
     let kafka = &config.kafka;
-    let requests = ("kafka.request_memory", kafka.request_memory);
     let answers = ("kafka.fetch_memory", kafka.fetch_memory);
-    at_most(("kafka.max_request_bytes", kafka.max_request_bytes), requests, "the largest request must fit");
     at_most(("kafka.fetch_max_bytes", kafka.fetch_max_bytes), answers, "the largest answer must fit");
-    at_most(requests, queue, "what Kafka producers have under way waits in the queue, which must not turn it away");
 }
 
 /// What is allowed but deserves a line in the log.

@@ -76,7 +76,7 @@ pub struct Kafka {
     /// Largest request.
     #[serde(with = "units::size")]
     pub max_request_bytes: u64,
-    /// Memory for requests under way, of all connections.
+    /// Memory for requests under way, of all connections; one request at a time may go past it.
     #[serde(with = "units::size")]
     pub request_memory: u64,
     /// Most records in one answer.
@@ -110,7 +110,7 @@ impl Default for Kafka {
             allow_insecure: false,
             max_connections: 4096,
             max_request_bytes: 100 * MI,
-            request_memory: 104 * MI,
+            request_memory: 48 * MI,
             fetch_max_bytes: 16 * MI,
             fetch_memory: 64 * MI,
             idle_timeout: Duration::from_secs(600),

@@ -192,9 +192,9 @@ fn the_kafka_listener_stays_on_loopback_unless_that_is_meant_and_never_advertise
         let got = refusals(load(&format!("[kafka]\nadvertised = \"{bad}\"\n"), &[], &Flags::default()));
         assert!(got[0].contains("kafka.advertised") && got[0].contains("host:port"), "{bad}: {got:?}");
     }
-    let file = "[kafka]\nrequest_memory = \"50Mi\"\n";
+    let file = "[kafka]\nfetch_memory = \"8Mi\"\n";
     let got = refusals(load(file, &[], &Flags::default()));
-    assert!(got[0].contains("kafka.request_memory = \"50Mi\": contradicts kafka.max_request_bytes"), "{got:?}");
+    assert!(got[0].contains("kafka.fetch_memory = \"8Mi\": contradicts kafka.fetch_max_bytes"), "{got:?}");
 
     let flags = Flags { no_kafka: true, ..Flags::default() };
     let loaded = load("", &[], &flags).unwrap();

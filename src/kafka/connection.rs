@@ -6,26 +6,35 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Buf;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, Peer, Reply};
+use super::codec::messages::produce::ProduceRequest;
 use super::codec::{
     ApiKey, DecodeError, EncodeError, Reader, Request, RequestHeader, Response, ResponseHeader, Writer,
 };
-use super::frame::{Budget, Frame, FrameError, Frames, Limits};
+use super::frame::{Budget, Frame, FrameError, Frames, Limits, Room, SLOWEST_BYTES_PER_SECOND};
+use crate::broker::QueueFull;
 
 /// Produce requests of one connection that may wait for the log at once.
 const MAX_UNDER_WAY: usize = 64;
+/// Memory that the arrays of one request may take: tens of thousands of partitions.
+const ARRAY_BYTES: usize = 16 << 20;
+/// Of it, what is not counted: nearly every request has less.
+const FREE_ARRAY_BYTES: usize = 32 << 10;
+/// How long a client may take no bytes of an answer while others wait for the memory it takes.
+const SHORT_OF_MEMORY: Duration = Duration::from_secs(5);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +66,9 @@ pub(super) enum Ended {
     /// A request that asks for no answer failed; closing tells the client.
     #[error("a request without answer failed: {0}")]
     Unanswered(String),
+    /// The log took no more. An answer would let the batches behind it go first.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
     /// An answer that cannot be said in the version asked for.
     #[error("answer: {0}")]
     Encode(#[from] EncodeError),
@@ -81,7 +93,27 @@ impl Ended {
             | Self::Api(_)
             | Self::Write(_)
             | Self::Unanswered(_)
+            | Self::QueueFull(_)
             | Self::Encode(_) => false,
+        }
+    }
+
+    /// What goes wrong, without particulars: lines about the same thing are not repeated.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Frame(FrameError::Length { hint: Some(hint), .. }) => hint,
+            Self::Frame(FrameError::Length { .. }) => "length",
+            Self::Frame(FrameError::Stalled { .. }) => "stalled",
+            Self::Frame(FrameError::NoRoom { .. }) => "no room",
+            Self::Frame(FrameError::Cut { .. }) => "cut",
+            Self::Frame(FrameError::Closed | FrameError::Idle(_) | FrameError::Io(_)) | Self::Io(_) => "gone",
+            Self::Decode(_) => "decode",
+            Self::Version { .. } | Self::Api(_) => "version",
+            Self::Write(_) => "write",
+            Self::Unanswered(_) => "unanswered",
+            Self::QueueFull(_) => "queue",
+            Self::Encode(_) => "encode",
+            Self::Stopping => "stopping",
         }
     }
 }
@@ -120,8 +152,10 @@ impl Connection {
             Ok(()) => Ended::Stopping,
             Err(ended) => ended,
         };
+        let takes_no_more = matches!(ended, Ended::Write(_) | Ended::Io(_) | Ended::Frame(FrameError::Io(_)));
         // What the log was given is answered if that is still possible.
-        while let Some(Ok(Some(answer))) = self.under_way.next().await {
+        while !takes_no_more && let Some(Ok(answer)) = self.under_way.next().await {
+            let Some(answer) = answer else { continue };
             if self.write(answer).await.is_err() {
                 break;
             }
@@ -149,60 +183,86 @@ impl Connection {
     }
 
     async fn request(&mut self, frame: Frame) -> Result<(), Ended> {
-        let Frame { bytes, room } = frame;
-        let mut reader = Reader::new(bytes);
+        let Frame { bytes, mut room } = frame;
+        let len = bytes.len();
+        let mut reader = Reader::with_budget(bytes, ARRAY_BYTES);
         let header = RequestHeader::read(&mut reader)?;
-        let (key, version) = (header.api_key, header.api_version);
+        let (key, version, id) = (header.api_key, header.api_version, header.correlation_id);
         if !self.api.serves(key) {
             return Err(Ended::Api(key));
         }
         if !key.has_version(version) {
             if key == ApiKey::ApiVersions {
+                self.settle().await?;
                 let response = self.api.unsupported_api_versions();
-                return self.answer(key, 0, header.correlation_id, &response.into()).await;
+                return self.answer(key, 0, id, &response.into()).await;
             }
             let (min, max) = key.versions();
             return Err(Ended::Version { key, version, min, max });
         }
         let request = Request::read(key, &mut reader, version)?;
+        let arrays = ARRAY_BYTES.saturating_sub(reader.budget_bytes());
         drop(reader);
         self.peer.note(&header);
-        if !matches!(request, Request::Produce(_)) {
-            self.settle().await?;
+        drop(header);
+        // What is made of the question, and the answer.
+        let more = 4 * arrays.saturating_sub(FREE_ARRAY_BYTES);
+        if more > 0 || parks(key) {
+            self.frames.charge(&mut room, (len, more), parks(key)).await?;
         }
-        let reply = self.handle(&header, request).await?;
-        match reply {
-            Reply::Now(response) => self.answer(key, version, header.correlation_id, &response).await,
+        if let Request::Produce(request) = request {
+            return self.produce(version, id, request, room).await;
+        }
+        self.settle().await?;
+        match self.handle(key, version, request).await? {
+            Reply::Now(response) => self.answer(key, version, id, &response).await,
             Reply::Held(response, held) => {
-                let outcome = self.answer(key, version, header.correlation_id, &response).await;
+                let outcome = self.answer(key, version, id, &response).await;
                 drop(held);
                 outcome
             }
             Reply::Unserved => Err(Ended::Api(key)),
-            Reply::Later(response) => {
-                self.under_way.push_back(Box::pin(async move {
-                    let outcome = response.await;
-                    drop(room);
-                    match outcome {
-                        Ok(Some(response)) => encode(key, version, header.correlation_id, &response).map(Some),
-                        Ok(None) => Ok(None),
-                        Err(reason) => Err(Ended::Unanswered(reason)),
-                    }
-                }));
-                Ok(())
-            }
         }
     }
 
-    /// Has the request worked on; ends early when the client goes away or the process stops.
-    async fn handle(&mut self, header: &RequestHeader, request: Request) -> Result<Reply, Ended> {
-        let quiet = !self.frames.has_more();
-        let handling = self.api.handle(&self.peer, header, request);
+    /// Hands batches to the log, and writes answers meanwhile if that takes long.
+    async fn produce(&mut self, version: i16, id: i32, request: ProduceRequest, room: Room) -> Result<(), Ended> {
+        let Self { api, peer, under_way, sink, stop, write_timeout, .. } = self;
+        let mut handing_over = pin!(api.produce(peer, request, version));
+        let response = loop {
+            tokio::select! {
+                biased;
+                response = &mut handing_over => break response?,
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    if let Some(answer) = done? {
+                        write(sink, answer, *write_timeout, || false).await?;
+                    }
+                }
+                () = stop.cancelled() => return Err(Ended::Stopping),
+            }
+        };
+        self.under_way.push_back(Box::pin(async move {
+            let outcome = response.await;
+            drop(room);
+            match outcome {
+                Ok(Some(response)) => encode(ApiKey::Produce, version, id, &response).map(Some),
+                Ok(None) => Ok(None),
+                Err(reason) => Err(Ended::Unanswered(reason)),
+            }
+        }));
+        Ok(())
+    }
+
+    /// Has the request worked on; one that is parked ends early when the client goes away or the process stops.
+    async fn handle(&mut self, key: ApiKey, version: i16, request: Request) -> Result<Reply, Ended> {
+        let (parks, quiet) = (parks(key), !self.frames.has_more());
+        // On the heap, so that a connection without a request is small.
+        let handling = Box::pin(self.api.handle(&self.peer, version, request));
         tokio::select! {
             biased;
             reply = handling => Ok(reply),
-            () = self.stop.cancelled() => Err(Ended::Stopping),
-            () = gone(self.frames.source()), if quiet => Err(FrameError::Closed.into()),
+            () = self.stop.cancelled(), if parks => Err(Ended::Stopping),
+            () = gone(self.frames.source()), if parks && quiet => Err(FrameError::Closed.into()),
         }
     }
 
@@ -221,10 +281,42 @@ impl Connection {
         self.write(frame).await
     }
 
-    async fn write(&mut self, mut frame: super::codec::Frame) -> Result<(), Ended> {
-        let writing = timeout(self.write_timeout, self.sink.write_all_buf(&mut frame));
-        writing.await.map_err(|_| Ended::Write(self.write_timeout))?.map_err(Ended::Io)
+    async fn write(&mut self, frame: super::codec::Frame) -> Result<(), Ended> {
+        let api = &self.api;
+        write(&mut self.sink, frame, self.write_timeout, || api.is_short_of_memory()).await
     }
+}
+
+/// Writes one answer as fast as the client takes it: not slower than [`SLOWEST_BYTES_PER_SECOND`] in all, with no pause
+/// longer than `limit`, or than [`SHORT_OF_MEMORY`] while `others_wait`.
+async fn write(
+    sink: &mut OwnedWriteHalf,
+    mut frame: super::codec::Frame,
+    limit: Duration,
+    others_wait: impl Fn() -> bool,
+) -> Result<(), Ended> {
+    let len = u64::try_from(frame.remaining()).unwrap_or(u64::MAX);
+    let end = Instant::now() + limit + Duration::from_secs(len / SLOWEST_BYTES_PER_SECOND);
+    let mut silent = Duration::ZERO;
+    while frame.has_remaining() {
+        let pause = SHORT_OF_MEMORY.min(limit);
+        match timeout(pause, sink.write_buf(&mut frame)).await {
+            Ok(written) => {
+                written?;
+                silent = Duration::ZERO;
+            }
+            Err(_) => silent += pause,
+        }
+        if frame.has_remaining() && (silent >= limit || Instant::now() >= end || !silent.is_zero() && others_wait()) {
+            return Err(Ended::Write(limit));
+        }
+    }
+    Ok(())
+}
+
+/// Requests that may wait for something that other clients do.
+fn parks(key: ApiKey) -> bool {
+    matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
 fn encode(key: ApiKey, version: i16, id: i32, response: &Response) -> Result<super::codec::Frame, Ended> {

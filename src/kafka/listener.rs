@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, Peer};
+use super::complaints::Complaints;
 use super::connection::Connection;
 use super::frame::{Budget, Limits};
 
@@ -26,7 +27,8 @@ pub struct Options {
     pub max_connections: usize,
     /// Longest request, bytes.
     pub max_request_bytes: usize,
-    /// Memory for requests being read or worked on, of all connections together, bytes; at least one longest request.
+    /// Memory for requests being read or worked on, of all connections together, bytes; one request at a time may go past
+    /// it.
     pub request_memory: usize,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
@@ -45,7 +47,7 @@ impl Default for Options {
             advertised: None,
             max_connections: 4096,
             max_request_bytes: 100 << 20,
-            request_memory: 104 << 20,
+            request_memory: 48 << 20,
             idle_timeout: Duration::from_secs(600),
             stalled_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
@@ -114,7 +116,8 @@ impl Listener {
     /// to be cut.
     pub async fn serve(self, api: Arc<Api>, stop: CancellationToken) -> usize {
         let slots = Arc::new(Semaphore::new(self.options.max_connections));
-        let serving = Serving { budget: Budget::new(self.options.request_memory), api, options: self.options, stop };
+        let budget = Budget::new(self.options.request_memory);
+        let serving = Serving { budget, api, options: self.options, stop, complaints: Arc::default() };
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             accepting.spawn(serving.clone().accept(listener, slots.clone()));
@@ -151,6 +154,7 @@ struct Serving {
     budget: Budget,
     options: Options,
     stop: CancellationToken,
+    complaints: Arc<Complaints<(IpAddr, &'static str)>>,
 }
 
 impl Serving {
@@ -161,9 +165,10 @@ impl Serving {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => note_end(&ended),
-                (stream, address, slot) = accept(&listener, &slots) => {
-                    connections.spawn(self.clone().serve(stream, address, slot));
-                }
+                (accepted, slot) = accept(&listener, &slots) => match accepted {
+                    Ok((stream, address)) => drop(connections.spawn(self.clone().serve(stream, address, slot))),
+                    Err(error) => self.wait_out(&listener, &error).await,
+                },
             }
         }
         drop(listener);
@@ -182,34 +187,42 @@ impl Serving {
         let times = (self.options.write_timeout, self.stop.clone());
         let peer = Peer::new(address, self.api.new_lane());
         let ended = Connection::new(stream, peer, self.api, self.budget, limits, times).run().await;
-        if ended.is_ordinary() {
-            tracing::debug!(peer = %address, reason = %ended, "a Kafka connection ended");
-        } else {
-            tracing::warn!(peer = %address, reason = %ended, "a Kafka connection was closed");
+        let due = match ended.is_ordinary() {
+            true => None,
+            false => self.complaints.due((address.ip(), ended.kind())),
+        };
+        match due {
+            Some(0) => tracing::warn!(peer = %address, reason = %ended, "a Kafka connection was closed"),
+            Some(more) => tracing::warn!(
+                peer = %address, reason = %ended, more,
+                "a Kafka connection was closed, and more from the same address for the same reason since the last line"
+            ),
+            None => tracing::debug!(peer = %address, reason = %ended, "a Kafka connection ended"),
         }
         drop(slot);
     }
+
+    /// Failures to accept, as when no file can be opened, are waited out.
+    async fn wait_out(&self, listener: &TcpListener, error: &io::Error) {
+        let address = listener.local_addr().map_or(self.options.listen.ip(), |address| address.ip());
+        if let Some(more) = self.complaints.due((address, "accept")) {
+            tracing::error!(%error, more, "cannot accept Kafka connections, trying again until it works");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
-/// Waits for a free slot and then for a client. Failures to accept are waited out.
+/// Waits for a free slot and then for a client.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+) -> (io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed; without a permit the connection is simply not counted.
     let slot = Arc::clone(slots).acquire_owned().await.ok();
-    let mut failures = 0_u32;
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => return (stream, address, slot),
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if failures == 0 {
-                    tracing::error!(%error, "cannot accept Kafka connections, trying again until it works");
-                }
-                failures = failures.saturating_add(1);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            accepted => return (accepted, slot),
         }
     }
 }

@@ -6,11 +6,13 @@
 //! | [`error`] | error codes |
 //! | `frame` | frames off a socket, bounded |
 //! | `connection` | one client: requests in, answers out, in order |
+//! | `complaints` | log lines that are not repeated |
 //! | [`listener`] | the accept loop |
 //! | [`api`] | what each request means |
 
 pub mod api;
 pub mod codec;
+mod complaints;
 mod connection;
 pub mod error;
 mod frame;

@@ -1,11 +1,13 @@
 //! What tools of a cluster ask, answered for one broker: leader epochs, log directories, producers, and what there is
 //! none of.
 
+use std::collections::HashSet;
+
 use azulite_storage::fs::Fs as _;
 use azulite_storage::producers::ProducerState;
 
-use super::Api;
 use super::fetch::check_epoch;
+use super::{Api, keep_first};
 use crate::broker::{Partition, Topic};
 use crate::kafka::codec::Str;
 use crate::kafka::codec::messages::create_acls::{AclCreationResult, CreateAclsRequest, CreateAclsResponse};
@@ -59,7 +61,10 @@ impl Api {
     }
 
     /// `kafka.md` 3.9: one directory that holds everything.
-    pub(super) async fn describe_log_dirs(&self, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    pub(super) async fn describe_log_dirs(&self, mut request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+        if let Some(topics) = &mut request.topics {
+            keep_first(topics, |topic| topic.topic.clone());
+        }
         let path = self.options.data_dir.clone();
         let room = tokio::task::spawn_blocking(move || azulite_storage::fs::RealFs.room(&path)).await;
         let room = room.ok().and_then(Result::ok);
@@ -71,7 +76,9 @@ impl Api {
             is_future_key: false,
         };
         let whole = |topic: &Topic, wanted: Option<&[i32]>| {
-            let all = (0..).zip(&topic.partitions).filter(|(index, _)| wanted.is_none_or(|w| w.contains(index)));
+            let wanted = wanted.map(|wanted| wanted.iter().copied().collect::<HashSet<_>>());
+            let all =
+                (0..).zip(&topic.partitions).filter(|(index, _)| wanted.as_ref().is_none_or(|w| w.contains(index)));
             DescribeLogDirsTopic {
                 name: topic.name.clone().into(),
                 partitions: all.map(|(index, partition)| size(index, partition)).collect(),
@@ -112,9 +119,11 @@ impl Api {
     }
 
     /// `kafka.md` 5.1: who writes a partition.
-    pub(super) async fn describe_producers(&self, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    pub(super) async fn describe_producers(&self, mut request: DescribeProducersRequest) -> DescribeProducersResponse {
+        keep_first(&mut request.topics, |topic| topic.name.clone());
         let mut topics = Vec::with_capacity(request.topics.len());
-        for asked in request.topics {
+        for mut asked in request.topics {
+            keep_first(&mut asked.partition_indexes, |index| *index);
             let topic = self.broker.log().topic(&asked.name);
             let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
             for partition_index in asked.partition_indexes {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use azulite_storage::topics::is_legal_name;
 
-use super::{Api, text};
+use super::{Api, keep_first, text};
 use crate::broker::{NewTopic, Topic};
 use crate::kafka::codec::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
@@ -24,6 +24,8 @@ use crate::kafka::error::ErrorCode;
 
 /// Partitions in one answer of DescribeTopicPartitions at most, whatever the client says.
 const MAX_PARTITION_PAGE: i32 = 2000;
+/// Topics that one metadata request may make. The others are unknown, until it is sent again.
+const MAX_NEW_TOPICS: usize = 1000;
 
 impl Api {
     /// `kafka.md` 3.5.
@@ -32,10 +34,12 @@ impl Api {
         let topics = match request.topics {
             None => self.all_topics(),
             Some(topics) if topics.is_empty() && version == 0 => self.all_topics(),
-            Some(topics) => {
+            Some(mut topics) => {
+                keep_first(&mut topics, |topic| (topic.name.clone(), topic.topic_id));
                 let mut answers = Vec::with_capacity(topics.len());
+                let mut room = MAX_NEW_TOPICS;
                 for topic in topics {
-                    answers.push(self.one_topic(topic, may_create).await);
+                    answers.push(self.one_topic(topic, may_create, &mut room).await);
                 }
                 answers
             }
@@ -54,7 +58,13 @@ impl Api {
         self.broker.log().topics().iter().map(|topic| self.described(topic)).collect()
     }
 
-    async fn one_topic(&self, wanted: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic {
+    /// `room` is how many more topics may be made.
+    async fn one_topic(
+        &self,
+        wanted: MetadataRequestTopic,
+        may_create: bool,
+        room: &mut usize,
+    ) -> MetadataResponseTopic {
         let failed = |error_code, name, topic_id| MetadataResponseTopic {
             error_code,
             name,
@@ -76,9 +86,10 @@ impl Api {
         if !is_legal_name(&name) {
             return failed(ErrorCode::InvalidTopicException, Some(name), Uuid::ZERO);
         }
-        if !may_create || !self.options.auto_create_topics || name.starts_with("__") {
+        if !may_create || !self.options.auto_create_topics || name.starts_with("__") || *room == 0 {
             return failed(ErrorCode::UnknownTopicOrPartition, Some(name), Uuid::ZERO);
         }
+        *room -= 1;
         match self.make(&name).await {
             Ok(topic) => self.described(&topic),
             Err(error) => failed(error, Some(name), Uuid::ZERO),
@@ -94,7 +105,9 @@ impl Api {
         match making {
             Ok(Ok(topic)) => Ok(topic),
             Ok(Err(error)) => {
-                tracing::warn!(topic = name, %error, "a topic asked for by a Kafka client was not made");
+                if let Some(more) = self.complaints.due("metadata".to_owned()) {
+                    tracing::warn!(topic = name, %error, more, "a topic asked for by a Kafka client was not made");
+                }
                 Err(ErrorCode::KafkaStorageError)
             }
             Err(_) => Err(ErrorCode::UnknownServerError),

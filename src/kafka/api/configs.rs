@@ -1,7 +1,7 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources.
 
 use super::topics::{Failure, append_code, topic_failure};
-use super::{Api, text};
+use super::{Api, keep_first, message, text};
 use crate::broker::topic_config::{self, AlterOp, ConfigError, Described};
 use crate::broker::{AlterConfigError, Alteration};
 use crate::kafka::codec::Str;
@@ -48,7 +48,8 @@ fn unknown_kind(kind: i8) -> Failure {
 
 impl Api {
     /// `kafka.md` 3.7.
-    pub(super) fn describe_configs(&self, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    pub(super) async fn describe_configs(&self, mut request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+        keep_first(&mut request.resources, |resource| (resource.resource_type, resource.resource_name.clone()));
         let (synonyms, documentation) = (request.include_synonyms, request.include_documentation);
         let describe = |resource: DescribeConfigsResource| {
             let DescribeConfigsResource { resource_type, resource_name, configuration_keys } = resource;
@@ -60,11 +61,16 @@ impl Api {
                     let shown = described.into_iter().filter(wanted).map(|d| shown(d, synonyms, documentation));
                     (ErrorCode::None, None, shown.collect())
                 }
-                Err((code, message)) => (code, Some(message.into()), Vec::new()),
+                Err((code, said)) => (code, message(said), Vec::new()),
             };
             DescribeConfigsResult { error_code, error_message, resource_type, resource_name, configs }
         };
-        let results = request.resources.into_iter().map(describe).collect();
+        let mut results = Vec::with_capacity(request.resources.len());
+        for resource in request.resources {
+            results.push(describe(resource));
+            // Some ask for all topics at once, and others are waiting.
+            tokio::task::coop::consume_budget().await;
+        }
         DescribeConfigsResponse { results, ..Default::default() }
     }
 
@@ -184,7 +190,7 @@ impl Api {
 fn said(outcome: Result<(), Failure>) -> (ErrorCode, Option<Str>) {
     match outcome {
         Ok(()) => (ErrorCode::None, None),
-        Err((code, message)) => (code, Some(message.into())),
+        Err((code, said)) => (code, message(said)),
     }
 }
 

@@ -8,16 +8,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Api, Reply};
+use super::{Api, Peer, Reply, unknown_topic};
 use crate::broker::{Broker, Offset, Partition, ReadError};
 use crate::kafka::codec::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use crate::kafka::codec::{Records, Str, Uuid};
 use crate::kafka::error::ErrorCode;
+use crate::kafka::frame::Room;
 
 /// Longest a fetch waits, whatever the client says.
 const MAX_WAIT: Duration = Duration::from_secs(300);
-/// Between two looks of a fetch that waits for more than there is, so that many small appends do not each cost a read.
-const GATHER: Duration = Duration::from_millis(5);
+/// Between two looks of a fetch that waits for more than there is, so that many small appends do not each cost a read:
+/// at first, and at most, as it doubles.
+const GATHER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
+/// Room in memory that every read has; a larger batch gets what it needs.
+const LEAST_BYTES: usize = 1 << 20;
+/// How long a fetch that is due waits for room in memory before it is answered without records.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One partition of a fetch.
 struct Wanted {
@@ -36,11 +42,22 @@ struct Looked {
     last_stable: Offset,
     high_watermark: Offset,
     records: Vec<Bytes>,
+    /// The topic was deleted between the look and the read.
+    is_gone: bool,
 }
 
 impl Looked {
     fn failed(error: ErrorCode) -> Self {
-        Self { partition: None, error, log_start: -1, last_stable: -1, high_watermark: -1, records: Vec::new() }
+        let (partition, records) = (None, Vec::new());
+        Self { partition, error, log_start: -1, last_stable: -1, high_watermark: -1, records, is_gone: false }
+    }
+
+    /// Whether it failed; a topic that is gone is said to be so as this version says it.
+    fn check(&mut self, unknown: ErrorCode) -> bool {
+        if self.is_gone {
+            self.error = unknown;
+        }
+        self.error != ErrorCode::None
     }
 
     /// True when there is something to read from `from` on.
@@ -52,7 +69,7 @@ impl Looked {
 
 impl Api {
     /// `kafka.md` 3.3.
-    pub(super) async fn fetch(&self, request: FetchRequest, version: i16) -> Reply {
+    pub(super) async fn fetch(&self, peer: &Peer, request: FetchRequest, version: i16) -> Reply {
         if let Some(error_code) = session_error(&request) {
             return FetchResponse { error_code, ..Default::default() }.into();
         }
@@ -64,6 +81,8 @@ impl Api {
         let committed_only = request.isolation_level == 1;
         let topics: Vec<(Str, Uuid)> = request.topics.iter().map(|t| (t.topic.clone(), t.topic_id)).collect();
         let wanted = wanted(&request);
+        drop(request);
+        let mut gather = GATHER.0;
         loop {
             let looked = self.look(&topics, &wanted, version);
             let numbers = looked.iter().filter_map(|l| l.partition.as_ref()).map(|p| p.number());
@@ -75,10 +94,11 @@ impl Api {
             let any = looked.iter().zip(&wanted).any(more);
             let due = failed || wanted.is_empty() || min_bytes == 0 || Instant::now() >= deadline;
             if any {
-                let held = self.fetch_memory.take(max_bytes).await;
-                let bytes = self.read(&mut looked, &wanted, max_bytes).await;
-                let failed = failed || looked.iter().any(|l| l.error != ErrorCode::None);
-                if due || failed || bytes >= min_bytes || Instant::now() >= deadline {
+                let turn = peer.turn.fetch_add(1, atomic::Ordering::Relaxed);
+                let (held, enough) = self.read(&mut looked, &wanted, (max_bytes, min_bytes), turn, deadline).await;
+                let failed =
+                    looked.iter_mut().fold(failed, |failed, looked| failed | looked.check(unknown_topic(version)));
+                if due || failed || enough || Instant::now() >= deadline {
                     return Reply::Held(answer(&topics, &wanted, looked, committed_only).into(), held);
                 }
                 drop(held);
@@ -87,7 +107,8 @@ impl Api {
             }
             drop(looked);
             if timeout_at(deadline, waiter.woken()).await.is_ok() && any {
-                tokio::time::sleep_until(deadline.min(Instant::now() + GATHER)).await;
+                tokio::time::sleep_until(deadline.min(Instant::now() + gather)).await;
+                gather = GATHER.1.min(2 * gather);
             }
         }
     }
@@ -95,7 +116,7 @@ impl Api {
     /// Ends and errors of each partition, without touching the disk.
     fn look(&self, topics: &[(Str, Uuid)], wanted: &[Wanted], version: i16) -> Vec<Looked> {
         let found: Vec<_> = topics.iter().map(|(name, id)| self.topic(name, *id)).collect();
-        let unknown = if version >= 13 { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
+        let unknown = unknown_topic(version);
         let look = |w: &Wanted| {
             let Some(topic) = found.get(w.topic).and_then(Option::as_ref) else { return Looked::failed(unknown) };
             let Some(partition) = topic.partition(w.index) else {
@@ -115,38 +136,94 @@ impl Api {
                 last_stable: offsets.last_stable,
                 high_watermark: offsets.high_watermark,
                 records: Vec::new(),
+                is_gone: false,
             }
         };
         wanted.iter().map(look).collect()
     }
 
-    /// Reads what the partitions have, up to `max_bytes` in all but at least one batch; returns the bytes read.
-    async fn read(&self, looked: &mut [Looked], wanted: &[Wanted], max_bytes: usize) -> usize {
-        let broker = self.broker.clone();
-        let turn = self.turn.fetch_add(1, atomic::Ordering::Relaxed);
+    /// Reads what the partitions have, up to `max_bytes` in all but at least one batch. Returns the room it takes in
+    /// memory, and whether that is `min_bytes` or all there is room for.
+    async fn read(
+        &self,
+        looked: &mut [Looked],
+        wanted: &[Wanted],
+        (max_bytes, min_bytes): (usize, usize),
+        turn: usize,
+        deadline: Instant,
+    ) -> (Room, bool) {
+        let Some((mut room, max_bytes)) = self.room_for(max_bytes, deadline).await else {
+            return (Room::default(), false);
+        };
         let plan: Vec<_> = (0..)
             .zip(looked.iter().zip(wanted))
             .filter(|(_, (l, w))| l.error == ErrorCode::None && w.from < l.high_watermark)
             .filter_map(|(i, (l, w))| Some((i, l.partition.clone()?, w.from, w.max_bytes)))
             .collect();
-        let reading = tokio::task::spawn_blocking(move || read_all(&broker, plan, turn, max_bytes)).await;
-        let mut total = 0;
-        for (place, outcome) in reading.unwrap_or_default() {
+        let mut read = self.read_plan(plan.clone(), turn, max_bytes).await;
+        let mut total = size(&read);
+        if total > max_bytes.max(LEAST_BYTES) {
+            // One batch that is larger: once more, with the room for it.
+            drop((read, room));
+            let larger = timeout_at(deadline.max(Instant::now() + ROOM_PATIENCE), self.fetch_memory.take(total));
+            let Ok(larger) = larger.await else { return (Room::default(), false) };
+            room = larger;
+            read = self.read_plan(plan, turn, max_bytes).await;
+            total = size(&read);
+        }
+        room.shrink_to(total);
+        for (place, outcome) in read {
             let Some(looked) = looked.get_mut::<usize>(place) else { continue };
             match outcome {
-                Ok(batches) => {
-                    total += batches.iter().map(Bytes::len).sum::<usize>();
-                    looked.records = batches;
+                Ok(batches) => looked.records = batches,
+                Err(error) => {
+                    looked.error = self.read_code(&error);
+                    looked.is_gone = matches!(error, ReadError::Gone { .. });
                 }
-                Err(error) => looked.error = error,
             }
         }
-        total
+        (room, total >= min_bytes.min(max_bytes))
+    }
+
+    /// Room in memory for records, and for how many bytes of them. `None` when there is none in time.
+    async fn room_for(&self, max_bytes: usize, deadline: Instant) -> Option<(Room, usize)> {
+        if let Some(room) = self.fetch_memory.try_take(max_bytes.max(LEAST_BYTES)) {
+            return Some((room, max_bytes));
+        }
+        let room = timeout_at(deadline.max(Instant::now() + ROOM_PATIENCE), self.fetch_memory.take(LEAST_BYTES));
+        Some((room.await.ok()?, max_bytes.min(LEAST_BYTES)))
+    }
+
+    async fn read_plan(&self, plan: Vec<Planned>, turn: usize, max_bytes: usize) -> Vec<Outcome> {
+        let broker = self.broker.clone();
+        let reading = tokio::task::spawn_blocking(move || read_all(&broker, plan, turn, max_bytes)).await;
+        reading.unwrap_or_else(|error| {
+            tracing::error!(%error, "a fetch failed");
+            Vec::new()
+        })
+    }
+
+    /// The code for a failed read. What a client meets again and again is logged once in a while.
+    pub(super) fn read_code(&self, error: &ReadError) -> ErrorCode {
+        match error {
+            ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            ReadError::Gone { .. } => ErrorCode::UnknownTopicOrPartition,
+            ReadError::Damaged { .. } | ReadError::Batch { .. } | ReadError::Io { .. } | ReadError::Index(_) => {
+                if let Some(more) = self.complaints.due(error.to_string()) {
+                    tracing::error!(%error, more, "a Kafka client cannot be given records");
+                }
+                ErrorCode::KafkaStorageError
+            }
+        }
     }
 }
 
 type Planned = (usize, Arc<Partition>, Offset, usize);
-type Outcome = (usize, Result<Vec<Bytes>, ErrorCode>);
+type Outcome = (usize, Result<Vec<Bytes>, ReadError>);
+
+fn size(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().flat_map(|(_, outcome)| outcome.iter().flatten()).map(Bytes::len).sum()
+}
 
 /// Reads partitions in turn, beginning with another one each time.
 fn read_all(broker: &Broker, mut plan: Vec<Planned>, turn: usize, max_bytes: usize) -> Vec<Outcome> {
@@ -158,7 +235,8 @@ fn read_all(broker: &Broker, mut plan: Vec<Planned>, turn: usize, max_bytes: usi
     for (place, partition, from, partition_max) in plan {
         let limit = left.min(partition_max);
         let outcome = broker.log().read(&partition, from, limit);
-        let outcome = outcome.map_err(|error| code(&error)).map(|mut batches| {
+        let had = outcome.as_ref().is_ok_and(|batches| !batches.is_empty());
+        let outcome = outcome.map(|mut batches| {
             // Only the first partition that has something may go past the bounds.
             while !empty && batches.iter().map(Bytes::len).sum::<usize>() > limit {
                 batches.pop();
@@ -169,22 +247,12 @@ fn read_all(broker: &Broker, mut plan: Vec<Planned>, turn: usize, max_bytes: usi
         empty &= read == 0;
         left = left.saturating_sub(read);
         outcomes.push((place, outcome));
-        if left == 0 {
+        // Nothing is read only to find that the answer has no room for it.
+        if left == 0 || had && read == 0 && limit == left {
             break;
         }
     }
     outcomes
-}
-
-fn code(error: &ReadError) -> ErrorCode {
-    match error {
-        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ReadError::Gone { .. } => ErrorCode::UnknownTopicOrPartition,
-        ReadError::Damaged { .. } | ReadError::Batch { .. } | ReadError::Io { .. } | ReadError::Index(_) => {
-            tracing::error!(%error, "a Kafka client cannot be given records");
-            ErrorCode::KafkaStorageError
-        }
-    }
 }
 
 /// Compares the epoch a client knows with the partition's; -1 is not compared.

@@ -1,6 +1,8 @@
 //! Consumer groups of the classic protocol: joining, staying, leaving, and how they look.
 
-use super::{Api, Peer, text};
+use bytes::Bytes;
+
+use super::{Api, Peer, keep_first, text};
 use crate::broker::groups::{GroupDescription, GroupError, JoinRequest, Joined, MemberRef, SyncRequest};
 use crate::kafka::codec::Str;
 use crate::kafka::codec::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
@@ -48,6 +50,11 @@ pub(super) fn member_ref(member_id: &Str, instance_id: Option<&Str>) -> MemberRe
     MemberRef { member_id: member_id.to_string(), instance_id: instance_id.map(ToString::to_string) }
 }
 
+/// A copy of what a group keeps: it must not keep the whole request.
+fn kept(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
 impl Api {
     /// `kafka.md` 4.1.
     pub(super) async fn join_group(&self, peer: &Peer, request: JoinGroupRequest, version: i16) -> JoinGroupResponse {
@@ -60,7 +67,7 @@ impl Api {
             rebalance_timeout_ms: (version > 0 && request.rebalance_timeout_ms >= 0)
                 .then_some(request.rebalance_timeout_ms),
             protocol_type: request.protocol_type.to_string(),
-            protocols: request.protocols.into_iter().map(|p| (p.name.to_string(), p.metadata)).collect(),
+            protocols: request.protocols.into_iter().map(|p| (p.name.to_string(), kept(&p.metadata))).collect(),
             member_id_required: version >= 4,
             skip_assignment_understood: version >= 9,
         };
@@ -84,7 +91,11 @@ impl Api {
             generation: request.generation_id,
             protocol_type: request.protocol_type.as_ref().map(ToString::to_string),
             protocol: request.protocol_name.as_ref().map(ToString::to_string),
-            assignments: request.assignments.into_iter().map(|a| (a.member_id.to_string(), a.assignment)).collect(),
+            assignments: request
+                .assignments
+                .into_iter()
+                .map(|a| (a.member_id.to_string(), kept(&a.assignment)))
+                .collect(),
         };
         match self.coordinator.sync(&request.group_id, asked).await {
             Ok(synced) => SyncGroupResponse {
@@ -129,6 +140,8 @@ impl Api {
 
     /// `kafka.md` 4.2.
     pub(super) async fn describe_groups(&self, request: DescribeGroupsRequest, version: i16) -> DescribeGroupsResponse {
+        let mut request = request;
+        keep_first(&mut request.groups, Str::clone);
         let mut groups = Vec::with_capacity(request.groups.len());
         for group_id in request.groups {
             let described = self.coordinator.describe(&group_id).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Api;
 use super::fetch::check_epoch;
-use crate::broker::{Offset, Partition, ReadError};
+use crate::broker::{Offset, Partition};
 use crate::kafka::codec::messages::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
@@ -88,13 +88,8 @@ impl Api {
                     timestamp => broker.log().offset_for_time(&partition, timestamp),
                 };
                 let looked = tokio::task::spawn_blocking(look).await;
-                looked.map_err(|_| ErrorCode::UnknownServerError)?.map_err(|error| code(&error))
+                looked.map_err(|_| ErrorCode::UnknownServerError)?.map_err(|error| self.read_code(&error))
             }
         }
     }
-}
-
-fn code(error: &ReadError) -> ErrorCode {
-    tracing::error!(%error, "a time cannot be looked up for a Kafka client");
-    ErrorCode::KafkaStorageError
 }

@@ -13,7 +13,9 @@ mod produce;
 mod topics;
 mod versions;
 
+use std::collections::HashSet;
 use std::future::Future;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -21,11 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use azulite_storage::ids::TopicId;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::codec::{ApiKey, Request, RequestHeader, Response, Str, Uuid};
+use super::complaints::Complaints;
 use super::error::ErrorCode;
-use super::frame::Budget;
+use super::frame::{Budget, Room};
 use crate::broker::groups::Coordinator;
 use crate::broker::{Broker, Lane, Topic};
 
@@ -83,8 +85,13 @@ impl Default for Options {
     }
 }
 
+/// Longest name of a client that is kept, bytes.
+const MAX_CLIENT_ID: usize = 1024;
+/// Longest message to a client, bytes: parts of it may be the client's own words.
+const MAX_MESSAGE: usize = 4096;
+
 /// Who asks.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Peer {
     /// Where from.
     pub(super) address: SocketAddr,
@@ -92,16 +99,19 @@ pub(super) struct Peer {
     pub(super) client_id: String,
     /// Its turn among those that append.
     pub(super) lane: Lane,
+    /// Which partition of its next fetch comes first, so that none starves.
+    pub(super) turn: AtomicUsize,
 }
 
 impl Peer {
     pub(super) fn new(address: SocketAddr, lane: Lane) -> Self {
-        Self { address, client_id: String::new(), lane }
+        Self { address, client_id: String::new(), lane, turn: AtomicUsize::new(0) }
     }
 
     /// Takes note of what a request says of its client.
     pub(super) fn note(&mut self, header: &RequestHeader) {
         let said = header.client_id.as_deref().unwrap_or_default();
+        let said = said.get(..said.floor_char_boundary(MAX_CLIENT_ID)).unwrap_or_default();
         if self.client_id != said {
             said.clone_into(&mut self.client_id);
         }
@@ -116,11 +126,9 @@ pub(super) enum Reply {
     /// An answer.
     Now(Response),
     /// An answer that holds memory until it has left.
-    Held(Response, Option<OwnedSemaphorePermit>),
+    Held(Response, Room),
     /// No answer: it is not in [`Api::serves`].
     Unserved,
-    /// The log has what it needs; requests behind this one may go on.
-    Later(Later),
 }
 
 impl<R: Into<Response>> From<R> for Reply {
@@ -135,8 +143,8 @@ pub struct Api {
     coordinator: Arc<Coordinator>,
     options: Options,
     fetch_memory: Budget,
-    /// Which partition of a fetch comes first, so that none starves.
-    turn: AtomicUsize,
+    /// About damage that clients meet again and again.
+    complaints: Complaints<String>,
 }
 
 impl std::fmt::Debug for Api {
@@ -150,18 +158,17 @@ impl Api {
     #[must_use]
     pub fn new(broker: Broker, coordinator: Arc<Coordinator>, options: Options) -> Self {
         let fetch_memory = Budget::new(options.fetch_memory);
-        Self { broker, coordinator, options, fetch_memory, turn: AtomicUsize::new(0) }
+        Self { broker, coordinator, options, fetch_memory, complaints: Complaints::default() }
     }
 
-    /// Works on one request whose version has been checked.
+    /// Works on one request whose version has been checked; [`Api::produce`] is on its own, because it does not wait for
+    /// its answer.
     ///
     /// # Cancel safety
     /// A dropped future leaves nothing half done; what was handed to the log stays there.
-    pub(super) async fn handle(&self, peer: &Peer, header: &RequestHeader, request: Request) -> Reply {
-        let version = header.api_version;
+    pub(super) async fn handle(&self, peer: &Peer, version: i16, request: Request) -> Reply {
         match request {
-            Request::Produce(request) => self.produce(peer, request, version),
-            Request::Fetch(request) => self.fetch(request, version).await,
+            Request::Fetch(request) => self.fetch(peer, request, version).await,
             Request::ListOffsets(request) => self.list_offsets(request, version).await.into(),
             Request::Metadata(request) => self.metadata(request, version).await.into(),
             Request::OffsetCommit(request) => self.offset_commit(request).await.into(),
@@ -182,7 +189,7 @@ impl Api {
             Request::DescribeAcls(_) => Self::describe_acls().into(),
             Request::CreateAcls(request) => Self::create_acls(&request).into(),
             Request::DeleteAcls(request) => Self::delete_acls(&request).into(),
-            Request::DescribeConfigs(request) => self.describe_configs(request).into(),
+            Request::DescribeConfigs(request) => self.describe_configs(request).await.into(),
             Request::AlterConfigs(request) => self.alter_configs(request).await.into(),
             Request::DescribeLogDirs(request) => self.describe_log_dirs(request).await.into(),
             Request::CreatePartitions(request) => self.create_partitions(request).await.into(),
@@ -198,7 +205,8 @@ impl Api {
             Request::OffsetDelete(request) => self.offset_delete(request).await.into(),
             Request::DescribeCluster(request) => self.describe_cluster(&request).into(),
             Request::DescribeTopicPartitions(request) => self.describe_topic_partitions(request).into(),
-            Request::SaslHandshake(_)
+            Request::Produce(_)
+            | Request::SaslHandshake(_)
             | Request::SaslAuthenticate(_)
             | Request::AddPartitionsToTxn(_)
             | Request::AddOffsetsToTxn(_)
@@ -258,6 +266,11 @@ impl Api {
         )
     }
 
+    /// True while fetches wait for memory that answers under way take.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.fetch_memory.is_short()
+    }
+
     /// A lane of its own for a connection's appends.
     pub(super) fn new_lane(&self) -> Lane {
         self.broker.new_lane()
@@ -285,4 +298,21 @@ impl Api {
 /// A text of ours in a message.
 fn text(text: &str) -> Str {
     Str::from(text.to_owned())
+}
+
+/// What is said of a failure, cut to what every version can say.
+fn message(mut message: String) -> Option<Str> {
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    Some(message.into())
+}
+
+/// The code for a topic that is not there: it was named by its id from this version of Produce and Fetch on.
+fn unknown_topic(version: i16) -> ErrorCode {
+    if version >= 13 { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition }
+}
+
+/// Keeps the first of each: an answer to the same question twice is memory for nothing.
+fn keep_first<T, K: Eq + Hash>(asked: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen = HashSet::with_capacity(asked.len());
+    asked.retain(|one| seen.insert(key(one)));
 }

@@ -3,7 +3,7 @@
 use azulite_storage::offsets::CommittedOffset;
 
 use super::groups::{member_ref, outcome_code};
-use super::{Api, text};
+use super::{Api, keep_first, text};
 use crate::broker::TopicPartition;
 use crate::broker::groups::{Committer, OffsetToCommit};
 use crate::kafka::codec::Str;
@@ -56,7 +56,8 @@ impl Api {
     }
 
     /// `kafka.md` 4.2: one group up to version 7, many after that.
-    pub(super) async fn offset_fetch(&self, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+    pub(super) async fn offset_fetch(&self, mut request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+        keep_first(&mut request.groups, |group| group.group_id.clone());
         if version < 8 {
             let (topics, error_code) = self.positions(&request.group_id, request.topics).await;
             return OffsetFetchResponse { topics, error_code, ..Default::default() };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use azulite_storage::ids::TopicId;
 use azulite_storage::topics::{DeleteRecordsError, MAX_PARTITIONS, TopicError};
 
-use super::{Api, ClampReplication};
+use super::{Api, ClampReplication, message};
 use crate::broker::topic_config::{self, ConfigError, Described};
 use crate::broker::{AppendError, CreateTopicError, NewTopic, NewTopicError, TopicPartition};
 use crate::kafka::codec::messages::create_partitions::{
@@ -22,6 +22,9 @@ use crate::kafka::codec::messages::delete_topics::{
 };
 use crate::kafka::codec::{Str, Uuid};
 use crate::kafka::error::ErrorCode;
+
+/// Partitions that one request may make, as at Kafka's.
+const MAX_NEW_PARTITIONS: i32 = 10_000;
 
 /// A code with the text that goes with it.
 pub(super) type Failure = (ErrorCode, String);
@@ -76,10 +79,11 @@ impl Api {
         let mut times = HashMap::<Str, usize>::new();
         request.topics.iter().for_each(|topic| *times.entry(topic.name.clone()).or_default() += 1);
         let mut topics = Vec::with_capacity(times.len());
+        let mut room = MAX_NEW_PARTITIONS;
         for wanted in request.topics {
             let name = wanted.name.clone();
             let outcome = match times.get_mut(&name) {
-                Some(1) => self.create_one(wanted, request.validate_only).await,
+                Some(1) => self.create_one(wanted, request.validate_only, &mut room).await,
                 // Said once for all that are meant.
                 Some(count) if *count > 1 => {
                     *count = 0;
@@ -89,10 +93,10 @@ impl Api {
             };
             topics.push(match outcome {
                 Ok(created) => created,
-                Err((error_code, message)) => CreatableTopicResult {
+                Err((error_code, said)) => CreatableTopicResult {
                     name,
                     error_code,
-                    error_message: Some(message.into()),
+                    error_message: message(said),
                     configs: None,
                     ..Default::default()
                 },
@@ -101,8 +105,19 @@ impl Api {
         CreateTopicsResponse { topics, ..Default::default() }
     }
 
-    async fn create_one(&self, wanted: CreatableTopic, validate_only: bool) -> Result<CreatableTopicResult, Failure> {
+    /// `room` is how many more partitions may be made.
+    async fn create_one(
+        &self,
+        wanted: CreatableTopic,
+        validate_only: bool,
+        room: &mut i32,
+    ) -> Result<CreatableTopicResult, Failure> {
         let new = self.new_topic(&wanted)?;
+        if new.partitions > *room {
+            let message = format!("one request makes {MAX_NEW_PARTITIONS} partitions at most");
+            return Err((ErrorCode::PolicyViolation, message));
+        }
+        *room -= new.partitions.max(0);
         let (partitions, config) = (new.partitions, new.config.clone());
         let made = self.blocking(move |broker| match validate_only {
             true => broker.check_new_topic(&new).map(|()| None),
@@ -203,8 +218,8 @@ impl Api {
                 Ok((name, topic_id)) => {
                     DeletableTopicResult { name: Some(name.into()), topic_id, ..Default::default() }
                 }
-                Err((error_code, message)) => {
-                    DeletableTopicResult { name, topic_id, error_code, error_message: Some(message.into()) }
+                Err((error_code, said)) => {
+                    DeletableTopicResult { name, topic_id, error_code, error_message: message(said) }
                 }
             });
         }
@@ -219,7 +234,7 @@ impl Api {
             let outcome = self.grow(wanted, request.validate_only).await;
             let (error_code, error_message) = match outcome {
                 Ok(()) => (ErrorCode::None, None),
-                Err((code, message)) => (code, Some(message.into())),
+                Err((code, said)) => (code, message(said)),
             };
             results.push(CreatePartitionsTopicResult { name, error_code, error_message });
         }

@@ -44,6 +44,12 @@ impl Reader {
         self.end - self.bytes.len()
     }
 
+    /// Memory that arrays may still take.
+    #[must_use]
+    pub fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
     /// An error at the current position.
     #[must_use]
     pub fn fault(&self, fault: Fault) -> DecodeError {
