@@ -13,7 +13,7 @@ use super::model::{self, Event, Model, Timestamp};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::reader::{Candidate, Reader, ReaderError, Taken};
-use crate::broker::{AppendError, CommitOffsetsError};
+use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 
 /// Filter stage and reason of a task whose event has no key.
 const NO_ID: FilterKey = FilterKey { stage: "RaiseDequeuedStatus", reason: "error_no_id" };
@@ -113,8 +113,7 @@ impl Gather {
             counts: FilterCounts::default(),
             taken: Taken::nothing(reader),
         };
-        let mut waiter = self.dispatcher.broker.waiter(reader.partitions().into_iter());
-        let mut version = self.dispatcher.broker.topics_version();
+        let mut waiter = self.watch(reader).await?;
         loop {
             let wanted = self.params.count - gathered.events.len();
             let room = self.dispatcher.options.fetch_max_bytes.saturating_sub(gathered.bytes);
@@ -134,19 +133,29 @@ impl Gather {
             if !self.wait(&waiter, end).await? {
                 break;
             }
-            if self.dispatcher.broker.topics_version() != version {
-                version = self.dispatcher.broker.topics_version();
-                let source = reader.clone();
-                blocking(move || source.open(azulite_storage::clock::now_ms())).await?;
-                waiter = self.dispatcher.broker.waiter(reader.partitions().into_iter());
+            if !reader.is_current() {
+                waiter = self.watch(reader).await?;
             }
         }
         self.dispatcher.metrics.consume_duration.observe(["read_from_kafka"], started.elapsed());
         Ok(gathered)
     }
 
+    /// Something to wait on for every topic there is to read: none is made or deleted unseen between looking for topics
+    /// and waiting for them.
+    async fn watch(&self, reader: &Arc<Reader>) -> Result<Waiter, GetError> {
+        loop {
+            let waiter = self.dispatcher.broker.waiter(reader.partitions().into_iter());
+            if reader.is_current() {
+                return Ok(waiter);
+            }
+            let source = reader.clone();
+            blocking(move || source.open(azulite_storage::clock::now_ms())).await?;
+        }
+    }
+
     /// Waits until something may have come. False at the deadline and when the process stops.
-    async fn wait(&self, waiter: &crate::broker::Waiter, end: Instant) -> Result<bool, GetError> {
+    async fn wait(&self, waiter: &Waiter, end: Instant) -> Result<bool, GetError> {
         let Ok(_place) = self.dispatcher.waiting.try_acquire() else {
             return Err(GetError::Overloaded { retry_after: RETRY_AFTER });
         };

@@ -171,6 +171,11 @@ impl Reader {
         Ok(empty.map(|s| s.subscription.flow).collect())
     }
 
+    /// Whether it knows all topics there are.
+    pub fn is_current(&self) -> bool {
+        self.lock().topics_version == Some(self.context.broker.topics_version())
+    }
+
     /// Ends it: what is on its way is not acknowledged any more.
     pub fn close(&self) {
         self.lock().closed = true;
