@@ -112,6 +112,8 @@ fn start_logging(logging: &Logging) {
         _ => EnvFilter::new(format!("{level},fjall=error,lsm_tree=error,sled=error,pure_magic=error")),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // When nobody reads stderr any more, saying so there would be a panic, and where the end is begun at that.
+    let builder = builder.log_internal_errors(false);
     let started = match logging.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),

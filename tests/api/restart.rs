@@ -1,13 +1,15 @@
 //! What survives the end of the process, however it ended.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::events::{carver_status, e1, id, sourced};
 use crate::support::random::Random;
-use crate::support::{Config, PATIENCE, Server, await_that};
+use crate::support::{Client, Config, PATIENCE, Server, await_that, process};
 
 const PASSIVE: &str = "binary/passive";
 const GROUP: &str = "name=keep&version=1&deadline=0&r-historic=true";
@@ -173,4 +175,24 @@ fn the_service_manager_is_told_when_the_server_is_ready() {
         }
     }
     server.client().get("/readyz").expect_status(200);
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_any_more_still_stops() {
+    let server = Server::prepared(&Config::examples());
+    let mut command = process::azulite();
+    command.args(["serve", "--config"]).arg(server.config_path()).arg("--data-dir").arg(server.data_dir());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.map_while(Result::ok).find(|line| line.contains("listening on http://")).expect("it listens");
+    let (_, address) = line.rsplit_once('/').expect("an address");
+    let address = address.parse().expect("an address");
+    // The pipe is closed by now, and the signals are listened to when it answers.
+    await_that("an answer", || Client::new(address).try_get("/readyz").is_ok_and(|answer| answer.status == 200));
+    process::signal(child.id(), "TERM");
+    let status = process::wait_for_exit(&mut child, Duration::from_secs(10));
+    if status.is_none() {
+        child.kill().unwrap();
+    }
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
 }
