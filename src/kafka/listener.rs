@@ -161,6 +161,12 @@ impl Serving {
     async fn accept(self, listener: TcpListener, slots: Arc<Semaphore>) -> usize {
         let mut connections = JoinSet::new();
         loop {
+            if slots.available_permits() == 0
+                && let Some(more) = self.complaints.due((self.options.listen.ip(), "slots"))
+            {
+                let limit = self.options.max_connections;
+                tracing::warn!(limit, more, "kafka.max_connections are open: further clients wait until one ends");
+            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
@@ -176,7 +182,7 @@ impl Serving {
     }
 
     async fn serve(self, stream: TcpStream, address: SocketAddr, slot: Option<OwnedSemaphorePermit>) {
-        if let Err(error) = stream.set_nodelay(true).and_then(|()| Ok(sockopt::set_socket_keepalive(&stream, true)?)) {
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| Ok(keep_alive(&stream)?)) {
             tracing::debug!(%error, "a socket option was refused");
         }
         let limits = Limits {
@@ -210,6 +216,14 @@ impl Serving {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Finds out within two minutes that a peer is gone without a word.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(stream, 6)
 }
 
 /// Waits for a free slot and then for a client.

@@ -8,8 +8,8 @@ use azulite::kafka::codec::messages::metadata::{MetadataRequest, MetadataRequest
 use azulite::kafka::codec::{ApiKey, Reader, ResponseHeader};
 use azulite::kafka::error::ErrorCode;
 
-use crate::support::await_that;
 use crate::support::random::Random;
+use crate::support::{Server, await_that};
 use crate::wire::{self, Wire};
 
 /// A frame with the old request header.
@@ -23,7 +23,7 @@ fn framed(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn refused(server: &crate::support::Server, what: &str, bytes: &[u8], ends: bool) {
+fn refused(server: &Server, what: &str, bytes: &[u8], ends: bool) {
     let mut wire = Wire::to(server);
     wire.raw(bytes);
     if ends {
@@ -162,4 +162,16 @@ fn one_request_makes_a_bounded_number_of_partitions() {
         CreateTopicsRequest { topics: (0..4).map(topic).collect(), validate_only: true, ..Default::default() };
     let codes: Vec<_> = wire.ask(&request, 7).topics.iter().map(|topic| topic.error_code).collect();
     assert_eq!(codes, [ErrorCode::None, ErrorCode::None, ErrorCode::PolicyViolation, ErrorCode::PolicyViolation]);
+}
+
+#[test]
+fn clients_beyond_the_limit_wait_and_the_log_says_so() {
+    let mut server = Server::with(&wire::config().set("kafka", "max_connections", "2"));
+    server.announce("kafka.max_connections are open");
+    let (mut first, second) = (Wire::to(&server), Wire::to(&server));
+    first.create("t", 1, &[]);
+    let mut third = Wire::to(&server);
+    await_that("a line in the log", || server.log_text().contains("kafka.max_connections are open"));
+    drop(second);
+    assert_eq!(third.end("t"), 0);
 }
