@@ -59,14 +59,6 @@ impl Default for CleanerOptions {
     }
 }
 
-impl CleanerOptions {
-    /// In the background: room is back within half a minute of being due, at a rate that leaves the disk to others.
-    #[must_use]
-    pub fn in_background() -> Self {
-        Self { interval: Some(Duration::from_secs(20)), ..Self::default() }
-    }
-}
-
 /// What a pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CleanReport {

@@ -495,7 +495,7 @@ fn compaction_goes_around_what_cannot_be_read() {
 #[test]
 fn the_thread_gives_room_back_beside_appends_and_ends_with_the_store() {
     let dir = tempfile::tempdir().unwrap();
-    let cleaner = CleanerOptions { interval: Some(Duration::from_millis(20)), ..CleanerOptions::in_background() };
+    let cleaner = CleanerOptions { interval: Some(Duration::from_millis(20)), ..CleanerOptions::default() };
     let options = Options { segment_bytes: SEGMENT, cleaner, ..Options::new(dir.path().to_owned()) };
     let store = Store::open(Arc::new(RealFs), options).unwrap();
     let short = topic(&store, "short", &[]).partitions[0].clone();
