@@ -391,7 +391,9 @@ fn kafka_api(
         ("offsets.retention.minutes", (groups.offsets_retention_ms / 60_000).to_string()),
         ("socket.request.max.bytes", settings.max_request_bytes.to_string()),
     ];
-    broker.set_fixed_config(fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+    let mut all = fixed_config(config);
+    all.extend(fixed.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    broker.set_fixed_config(all);
     let coordinator = Coordinator::start(broker.clone(), groups);
     let coordinator = coordinator.map_err(start_error("the consumer groups cannot be read"))?;
     let options = kafka::api::Options {
