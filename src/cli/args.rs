@@ -385,6 +385,13 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Event POST and GET of any dispatcher over HTTP
+    #[command(
+        after_help = "Each repetition posts to a source of its own until the time is over and reads everything back through \
+        one consumer; its topics are deleted where the server has a way to. One round goes before that is not measured. \
+        Everything acknowledged has to come back."
+    )]
+    Events(BenchEvents),
     /// Bulk ingest of a tree beside computing the digests of the same files, nothing stored
     Ingest {
         /// Files and directories to take in
@@ -422,6 +429,41 @@ pub enum BenchCommand {
         batches to fill. One round goes before that is not measured. Everything acknowledged has to come back."
     )]
     Kafka(BenchKafka),
+}
+
+/// `bench events`
+#[derive(Debug, Args)]
+pub struct BenchEvents {
+    /// Address of the server, for example http://127.0.0.1:8111
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// Events of one POST
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub batch: u16,
+    /// Clients that each wait for one answer before they ask again
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub clients: u16,
+    /// Events that one GET asks for
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub count: u16,
+    /// Size of one event, about, as JSON
+    #[arg(long, value_name = "SIZE", default_value = "2Ki", value_parser = parse_size)]
+    pub size: u64,
+    /// Post and read Avro instead of JSON
+    #[arg(long)]
+    pub avro: bool,
+    /// Ask for each POST to be durable before it is answered
+    #[arg(long)]
+    pub sync: bool,
+    /// Seconds that posting is measured
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Repetitions, at least three
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
+    pub repetitions: u32,
+    /// Process of the server on this machine, for its CPU time and memory [default: the one that listens on the port]
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
 }
 
 /// `bench kafka`

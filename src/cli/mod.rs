@@ -76,6 +76,7 @@ fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
         BenchCommand::Log { size, producers, repetitions, dir } => {
             bench::log(dir.as_ref().unwrap_or(data_dir), *size, *producers, *repetitions, shown, out)
         }
+        BenchCommand::Events(args) => bench::events::run(args, shown, out),
         BenchCommand::Kafka(args) => bench::kafka::run(&args.into(), shown, out),
     };
     measured.map_or_else(|error| failed(&format!("{error:#}")), |()| Exit::Done)

@@ -1,16 +1,18 @@
 //! `azulite bench`: what this machine's disk can do, what the log makes of it, what taking files in costs beside computing
-//! their digests, and what a Kafka server does.
+//! their digests, what a dispatcher does over HTTP, and what a Kafka server does.
 //!
 //! Called by `main` with the checked flags. What is written to disk goes to a folder of its own below the directory asked
 //! for, which is removed at the end; time and bytes are bounded. Figures are medians over repetitions with their spread.
 
 mod disk;
+pub mod events;
 mod ingest;
 pub mod kafka;
 mod load;
 mod log;
 mod raw;
 mod report;
+mod server;
 
 use std::ffi::OsStr;
 use std::io::Write;

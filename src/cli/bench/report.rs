@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::server::Usage;
 use super::{Bounds, Case, KIB, Shown};
 
 /// One column of the table.
@@ -35,6 +36,15 @@ impl Run {
         match self.samples.iter_mut().find(|(k, _)| *k == key) {
             Some((_, values)) => values.push(value),
             None => self.samples.push((key, vec![value])),
+        }
+    }
+
+    /// Notes the CPU seconds between two looks at a server, per unit of work.
+    pub(super) fn add_cpu(&mut self, key: &'static str, before: Option<Usage>, after: Option<Usage>, work: f64) {
+        if let (Some(before), Some(after)) = (before, after)
+            && work > 0.0
+        {
+            self.add(key, (after.cpu_s - before.cpu_s) / work);
         }
     }
 
@@ -216,6 +226,11 @@ pub(super) fn percentile(sorted: &[Duration], permille: usize) -> Duration {
 /// A duration in milliseconds.
 pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[expect(clippy::as_conversions, reason = "figures need no more than 53 bits")]
+pub(super) fn float(number: u64) -> f64 {
+    number as f64
 }
 
 fn rounded(value: f64) -> f64 {

@@ -7,7 +7,6 @@ mod cluster;
 mod consume;
 mod latency;
 mod produce;
-mod server;
 
 use std::io::Write;
 use std::time::Duration;
@@ -16,10 +15,10 @@ use anyhow::ensure;
 use serde_json::json;
 
 use super::super::args::BenchKafka;
-use super::report::{Column, Report, Run};
+use super::report::{Column, Report, Run, float};
+use super::server::{Server, usage};
 use super::{Bounds, Case, Shown};
 use cluster::Cluster;
-use server::{Server, Usage};
 
 pub use cluster::{Acks, Codec};
 
@@ -95,7 +94,7 @@ pub fn run(options: &Options, shown: Shown, out: &mut impl Write) -> anyhow::Res
         bytes: MAX_BYTES,
     };
     let cluster = Cluster::connect(options)?;
-    let server = Server::find(options)?;
+    let server = Server::find(&options.bootstrap, options.server_pid)?;
     let case = Case { size_bytes: u32::try_from(size_bytes)?, producers: options.partitions };
     let mut report = Report::new("kafka", "partitions", &COLUMNS, bounds, None);
     note(&mut report, options, &cluster, server.as_ref());
@@ -128,13 +127,13 @@ fn round(cluster: &Cluster, server: Option<&Server>, bounds: Bounds, run: &mut R
     let produced = produce::run(cluster, topic.name(), bounds)?;
     run.add("produce_mb_s", produced.mb_s);
     run.add("produce_rec_s", produced.rec_s);
-    add_cpu(run, "produce_cpu_s_per_gb", before, usage(server)?, produced.all.gigabytes());
+    run.add_cpu("produce_cpu_s_per_gb", before, usage(server)?, produced.all.gigabytes());
 
     let before = usage(server)?;
     let consumed = consume::run(cluster, topic.name(), produced.all.records, bounds)?;
     run.add("consume_mb_s", consumed.mb_s);
     run.add("consume_rec_s", consumed.rec_s);
-    add_cpu(run, "consume_cpu_s_per_gb", before, usage(server)?, consumed.all.gigabytes());
+    run.add_cpu("consume_cpu_s_per_gb", before, usage(server)?, consumed.all.gigabytes());
     topic.delete()?;
 
     let topic = cluster.make_topic("latency")?;
@@ -146,25 +145,12 @@ fn round(cluster: &Cluster, server: Option<&Server>, bounds: Bounds, run: &mut R
     run.add("e2e_p99_9_ms", ms(999));
     run.add("e2e_max_ms", ms(1000));
     let after = usage(server)?;
-    add_cpu(run, "e2e_cpu_percent", before, after, latency.took.as_secs_f64() / 100.0);
+    run.add_cpu("e2e_cpu_percent", before, after, latency.took.as_secs_f64() / 100.0);
     if let Some(usage) = after {
         run.add("server_rss_mib", usage.resident_mib);
         run.add("server_peak_rss_mib", usage.peak_mib);
     }
     topic.delete()
-}
-
-fn usage(server: Option<&Server>) -> anyhow::Result<Option<Usage>> {
-    server.map(Server::usage).transpose()
-}
-
-/// CPU seconds between two looks, per unit of work.
-fn add_cpu(run: &mut Run, key: &'static str, before: Option<Usage>, after: Option<Usage>, work: f64) {
-    if let (Some(before), Some(after)) = (before, after)
-        && work > 0.0
-    {
-        run.add(key, (after.cpu_s - before.cpu_s) / work);
-    }
 }
 
 /// Records and their bytes.
@@ -202,11 +188,6 @@ struct Throughput {
     rec_s: f64,
     /// With what was not measured.
     all: Amount,
-}
-
-#[expect(clippy::as_conversions, reason = "figures need no more than 53 bits")]
-fn float(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]

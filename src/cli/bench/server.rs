@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use anyhow::{Context as _, bail};
 
-use super::{Options, float};
+use super::report::float;
 
 /// A process on this machine.
 #[derive(Debug)]
@@ -27,16 +27,17 @@ pub(super) struct Usage {
 }
 
 impl Server {
-    /// The process given, else the one that listens on the bootstrap port, if that is on this machine and ours to see.
+    /// The process given, else the one that listens at the first of `addresses` (`host:port`, commas between), if that is
+    /// on this machine and ours to see.
     ///
     /// # Errors
     /// There is no process of the number given.
-    pub(super) fn find(options: &Options) -> anyhow::Result<Option<Self>> {
-        if let Some(pid) = options.server_pid {
+    pub(super) fn find(addresses: &str, pid: Option<u32>) -> anyhow::Result<Option<Self>> {
+        if let Some(pid) = pid {
             let server = Self::of(pid).with_context(|| format!("--server-pid {pid}: there is no such process"))?;
             return Ok(Some(server));
         }
-        Ok(listener(&options.bootstrap).and_then(|pid| Self::of(pid).ok()))
+        Ok(listener(addresses).and_then(|pid| Self::of(pid).ok()))
     }
 
     fn of(pid: u32) -> anyhow::Result<Self> {
@@ -68,6 +69,14 @@ impl Server {
     }
 }
 
+/// What the server has used, if there is one to look at.
+///
+/// # Errors
+/// The process has ended.
+pub(super) fn usage(server: Option<&Server>) -> anyhow::Result<Option<Usage>> {
+    server.map(Server::usage).transpose()
+}
+
 fn usage_of(stat: &str, status: &str, ticks_per_second: u64) -> Option<Usage> {
     // The name may hold anything, parentheses too; behind the last one come numbers.
     let (_, fields) = stat.rsplit_once(')')?;
@@ -85,9 +94,9 @@ fn usage_of(stat: &str, status: &str, ticks_per_second: u64) -> Option<Usage> {
     })
 }
 
-/// The process that listens on the port of the first bootstrap address, when that address is on loopback.
-fn listener(bootstrap: &str) -> Option<u32> {
-    let first = bootstrap.split(',').next()?.trim();
+/// The process that listens on the port of the first address, when that address is on loopback.
+fn listener(addresses: &str) -> Option<u32> {
+    let first = addresses.split(',').next()?.trim();
     let address = first.to_socket_addrs().ok()?.find(|address| address.ip().is_loopback())?;
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let sockets: HashSet<String> =
