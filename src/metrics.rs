@@ -304,6 +304,13 @@ metrics! {
     data_cache_hits: PlainCounter = "dispatcher_data_cache_hits_total", "Hits of the blob cache", counter();
     identify_fail: Counters<2> = "dispatcher_identify_fail", "Files whose format stayed unknown",
         counters(["mime", "magic"], 2);
+    purge_orders: Gauges<1> = "azulite_purge_orders", "What the deletion filter looks for, by kind", gauges(["kind"], 0);
+    manual_inserts: Gauges<1> = "azulite_manual_inserts", "Inserts that wait for their parents, and those parents",
+        gauges(["kind"], 0);
+    followed_errors: Counters<2> = "azulite_followed_errors_total",
+        "Records of the delete and insert topics that could not be used", counters(["topic", "reason"], 0);
+    purge_tombstones: Counters<1> = "azulite_purge_tombstones_total",
+        "Tombstones for purged events, by what became of them", counters(["result"], 0);
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
         histograms(["method", "result"], 0, &BUCKETS_C);
 }

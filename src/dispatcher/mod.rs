@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod consume;
 pub mod filter;
+pub mod follower;
 pub mod hub;
 pub mod model;
 pub mod params;
