@@ -25,7 +25,7 @@ use crate::identify::Identifier;
 use crate::kafka;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
-use crate::streams::{self, EmbeddedBlobs, Engine, Streams};
+use crate::streams::{self, Copier, EmbeddedBlobs, Engine, Streams};
 
 /// Why the appliance did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +94,11 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     broker.set_fixed_config(fixed_config(config));
     let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
     let kafka_broker = broker.clone();
-    let started = tokio::task::spawn_blocking(move || Dispatcher::start(dispatcher_options, broker, counted)).await;
+    let copier = Arc::new(Copier::new(admin.blobs().clone(), metrics.clone()));
+    let start = move || Dispatcher::start(dispatcher_options, broker, counted, copier);
+    let started = tokio::task::spawn_blocking(start).await;
     let started = started.map_err(start_error("the dispatcher cannot be started"))?;
-    let dispatcher = Arc::new(started.map_err(start_error("the topics cannot be made"))?);
+    let dispatcher = Arc::new(started.map_err(start_error("the dispatcher cannot be started"))?);
     let loaded = loading.await.map_err(start_error("the identification rules cannot be loaded"))?;
     let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
     let services = Arc::new(services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier)));

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use super::Dispatcher;
 use super::answer::{Info, Multipart, events_json};
-use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE};
+use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE, previously_deleted};
 use super::hub::{Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest};
 use super::model::{self, Event, Model, Timestamp};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
+use super::purge::{PurgeKind, Purged};
 use super::reader::{Candidate, Reader, ReaderError, Taken};
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 
@@ -174,25 +175,52 @@ impl Gather {
         if candidates.is_empty() {
             return Ok((false, gathered));
         }
-        gathered.events = decode(&candidates, &mut gathered.counts);
+        let taken_bytes = candidates.iter().map(|candidate| candidate.value.len()).sum();
+        let mut fetched = decode(candidates, &mut gathered.counts);
         let now_ms = azulite_storage::clock::now_ms();
-        let consumer = Consumer {
-            params: &self.params,
-            task: self.task,
-            sources: &self.dispatcher.options.sources,
-            now: Timestamp::from_millis(now_ms),
+        if self.params.model == Model::Binary {
+            self.dispatcher.purges.catch_up()?;
+        }
+        let purged = {
+            let consumer = Consumer {
+                params: &self.params,
+                task: self.task,
+                sources: &self.dispatcher.options.sources,
+                purges: &self.dispatcher.purges.read(),
+                now: Timestamp::from_millis(now_ms),
+            };
+            filter::consume(&mut fetched, |(event, _)| event, &consumer, &mut gathered.counts)
         };
-        filter::consume(&mut gathered.events, |event| event, &consumer, &mut gathered.counts);
+        self.bury(purged, &mut gathered.counts, now_ms);
+        gathered.events = fetched.into_iter().map(|(event, _)| event).collect();
         if self.task && self.params.model == Model::Binary {
             self.raise_dequeued(&mut gathered, now_ms / 1000);
         }
         if self.params.avro {
-            gathered.bytes = candidates.iter().map(|candidate| candidate.value.len()).sum();
+            gathered.bytes = taken_bytes;
         } else {
             gathered.encoded = gathered.events.iter().map(model::to_json).collect();
             gathered.bytes = gathered.encoded.iter().map(Vec::len).sum();
         }
         Ok((true, gathered))
+    }
+
+    /// Sees to the tombstones of purged events and counts them (6.6).
+    fn bury(&self, purged: Vec<((Event, Candidate), PurgeKind)>, counts: &mut FilterCounts, now_ms: i64) {
+        let total = u64::try_from(purged.len()).unwrap_or(u64::MAX);
+        let record = |((event, candidate), kind): ((Event, Candidate), PurgeKind)| {
+            let Candidate { key, partition, offset, .. } = candidate;
+            // Under another record key than its own, other events may lie.
+            let for_good = kind == PurgeKind::Id && key.as_deref() == Some(event.kafka_key().as_bytes());
+            Purged { partition, offset, key, for_good }
+        };
+        let failed = match purged.is_empty() {
+            true => 0,
+            false => self.dispatcher.burial.bury(purged.into_iter().map(record).collect(), now_ms),
+        };
+        (0..failed).for_each(|_| counts.add(previously_deleted::ERROR));
+        (failed..total).for_each(|_| counts.add(previously_deleted::DELETED));
+        self.dispatcher.metrics.consume_pipelines_error.add([previously_deleted::STAGE], failed);
     }
 
     /// Marks events as tasks (5.5.8).
@@ -250,11 +278,11 @@ impl Gathered {
     }
 }
 
-fn decode(candidates: &[Candidate], counts: &mut FilterCounts) -> Vec<Event> {
+fn decode(candidates: Vec<Candidate>, counts: &mut FilterCounts) -> Vec<(Event, Candidate)> {
     let mut events = Vec::with_capacity(candidates.len());
-    for Candidate { model, value } in candidates {
-        match model.and_then(|model| model::decode_avro(model, value).ok()) {
-            Some(event) => events.push(event),
+    for candidate in candidates {
+        match candidate.model.and_then(|model| model::decode_avro(model, &candidate.value).ok()) {
+            Some(event) => events.push((event, candidate)),
             None => counts.add(UNDECODABLE),
         }
     }

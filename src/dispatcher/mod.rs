@@ -7,12 +7,14 @@ pub mod consume;
 pub mod filter;
 pub mod follower;
 pub mod hub;
+pub mod inserts;
 pub mod model;
 pub mod params;
 pub mod pipeline;
 pub mod plugin_key;
 mod position;
 pub mod publish;
+pub mod purge;
 pub mod reader;
 pub mod readers;
 pub mod sources;
@@ -24,9 +26,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, CreateTopicError, NewTopic, Topic};
+use crate::broker::{Broker, CreateTopicError, NewTopic, ReadError, Topic};
 use crate::metrics::Metrics;
+use follower::Follower;
 use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest};
+use inserts::{CopyStreams, Inserts};
+use model::Model;
+use purge::{Burial, PurgeOrders};
 use readers::Readers;
 use sources::Sources;
 use topic::{TopicPlan, TopicSpec};
@@ -63,14 +69,35 @@ pub struct Dispatcher {
     readers: Readers,
     waiting: tokio::sync::Semaphore,
     stopping: CancellationToken,
+    purges: Follower<PurgeOrders>,
+    burial: Arc<Burial>,
+    inserts: Follower<Inserts>,
+    streams: Arc<dyn CopyStreams>,
+}
+
+/// Why there is no dispatcher.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A topic could not be made.
+    #[error("a topic cannot be made: {0}")]
+    Topic(#[from] CreateTopicError),
+    /// What has been deleted or inserted could not be read.
+    #[error("the deletes and inserts cannot be read: {0}")]
+    Read(#[from] ReadError),
 }
 
 impl Dispatcher {
-    /// A dispatcher over a log. Makes the topics of the plan that are missing; blocks while it does.
+    /// A dispatcher over a log. Makes the topics of the plan that are missing and reads every delete and insert; blocks
+    /// while it does.
     ///
     /// # Errors
-    /// A topic could not be made.
-    pub fn start(options: Options, broker: Broker, metrics: Arc<Metrics>) -> Result<Self, CreateTopicError> {
+    /// See [`StartError`].
+    pub fn start(
+        options: Options,
+        broker: Broker,
+        metrics: Arc<Metrics>,
+        streams: Arc<dyn CopyStreams>,
+    ) -> Result<Self, StartError> {
         for spec in options.plan.topics() {
             broker.topic_or_create(&spec.name, || new_topic(spec.clone()))?;
         }
@@ -81,7 +108,20 @@ impl Dispatcher {
         };
         let readers = Readers::new(context, options.max_readers);
         let waiting = tokio::sync::Semaphore::new(options.max_waiting);
-        Ok(Self { options, broker, metrics, readers, waiting, stopping: CancellationToken::new() })
+        let stopping = CancellationToken::new();
+        let system = |model: Model| topic::system_topic(&options.topic_prefix, model.as_str());
+        let purges = Follower::new(broker.clone(), system(Model::Delete), metrics.clone());
+        let inserts = Follower::new(broker.clone(), system(Model::Insert), metrics.clone());
+        let burial = Arc::new(Burial::new(broker.clone(), metrics.clone(), stopping.clone()));
+        let this = Self { options, broker, metrics, readers, waiting, stopping, purges, burial, inserts, streams };
+        this.follow()?;
+        Ok(this)
+    }
+
+    /// Takes in every delete and insert that was committed before the call. Blocks when there are new ones.
+    fn follow(&self) -> Result<(), ReadError> {
+        self.purges.catch_up()?;
+        self.inserts.catch_up()
     }
 
     /// Ends requests that wait for events; they answer with what they have.

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::filter::ageoff;
+use super::filter::{ageoff, previously_deleted};
+use super::inserts::{self, Inserts};
 use super::model::{self, BinaryEvent, Event, Flags, Model, StatusEvent, Timestamp};
+use super::purge::PurgeOrders;
 use super::sources::Sources;
 
 /// Stage names, part of 425 texts and metric labels.
@@ -16,8 +18,12 @@ pub mod stage {
     pub const AGEOFF: &str = super::ageoff::STAGE;
     /// Ends tasks and takes the results out of statuses (3.3).
     pub const STATUS_RESULTS: &str = "ProduceStatusResults";
+    /// Adds the children that people attached to these files (3.4).
+    pub const INJECT_CHILDREN: &str = super::inserts::STAGE;
     /// Sets `kafka_key` (3.5).
     pub const INJECT_ID: &str = "InjectId";
+    /// Drops what has been purged (6.6).
+    pub const PREVIOUSLY_DELETED: &str = super::previously_deleted::STAGE;
     /// Clears the settings at the depth they name (3.6).
     pub const SETTING_REMOVAL: &str = "SourceSettingRemoval";
 }
@@ -32,6 +38,15 @@ pub struct Outgoing {
     pub event: Event,
     /// Sent by the client, so that `ok` lists it; false for what the pipeline made of it.
     pub from_client: bool,
+    /// The source its streams are to be copied from before it is published.
+    pub streams_from: Option<String>,
+}
+
+impl Outgoing {
+    /// An event whose streams are where it says.
+    fn new(event: Event, from_client: bool) -> Self {
+        Self { event, from_client, streams_from: None }
+    }
 }
 
 /// How many events each stage dropped.
@@ -112,6 +127,10 @@ pub struct Produced {
 pub struct Pipeline<'a> {
     /// Source expiries.
     pub sources: &'a Sources,
+    /// Manual inserts.
+    pub inserts: &'a Inserts,
+    /// What has been purged.
+    pub purges: &'a PurgeOrders,
     /// The time of the request.
     pub now: Timestamp,
 }
@@ -122,17 +141,17 @@ impl Pipeline<'_> {
     /// `random` gives the keys of the models whose key is random (3.5).
     pub fn run(&self, events: Vec<Event>, mut random: impl FnMut() -> [u8; 32]) -> Produced {
         let mut produced = Produced {
-            events: events.into_iter().map(|event| Outgoing { event, from_client: true }).collect(),
+            events: events.into_iter().map(|event| Outgoing::new(event, true)).collect(),
             ..Produced::default()
         };
         self.ageoff(&mut produced);
         // ReplayPluginCompletion (3.2) remembers costly results here.
         status_results(&mut produced);
-        // InjectChildEvents (3.4) comes here.
+        inserts::inject(&mut produced, self.inserts, self.now);
         inject_id(&mut produced, &mut random);
         // Tracking fields (3.7) come before the deletion check, so that all four kinds of purge see them (section 10, 19).
         produced.events.iter_mut().for_each(|outgoing| model::set_tracking(&mut outgoing.event));
-        // FilterPreviouslyDeleted (6.6) comes here.
+        self.previously_deleted(&mut produced);
         setting_removal(&mut produced);
         produced
     }
@@ -148,6 +167,17 @@ impl Pipeline<'_> {
                 }
             }
             !aged
+        });
+    }
+
+    fn previously_deleted(&self, produced: &mut Produced) {
+        let Produced { events, drops, .. } = produced;
+        events.retain(|outgoing| {
+            let purged = previously_deleted::check(self.purges, &outgoing.event).is_some();
+            if purged {
+                drops.add(stage::PREVIOUSLY_DELETED);
+            }
+            !purged
         });
     }
 }
@@ -180,7 +210,7 @@ fn status_results(produced: &mut Produced) {
                     let added = produced.added.entry(stage::STATUS_RESULTS).or_default();
                     *added = added.saturating_add(u64::try_from(results.len()).unwrap_or(u64::MAX));
                 }
-                produced.events.extend(results.into_iter().map(|event| Outgoing { event, from_client: false }));
+                produced.events.extend(results.into_iter().map(|event| Outgoing::new(event, false)));
             }
             Err(reason) => produced.drop_failed(stage::STATUS_RESULTS, &outgoing.event, reason),
         }
@@ -251,7 +281,7 @@ impl Produced {
 }
 
 impl StageError {
-    fn new(stage: &'static str, event: &Event, reason: String) -> StageError {
+    pub(super) fn new(stage: &'static str, event: &Event, reason: String) -> StageError {
         StageError { stage, model: event.model(), author: event.author().name.clone(), reason }
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Dispatcher;
 use super::answer::{self, Failure};
 use super::hub::{PostAnswer, PostError, PostRequest};
+use super::inserts;
 use super::model::{self, Element, Event, Model, Timestamp};
 use super::params::PostParams;
 use super::pipeline::{Outgoing, Pipeline, Produced};
@@ -56,6 +57,9 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
         dispatcher.broker.append(batches).await.map_err(refusal)?;
     }
     dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
+    if matches!(model, Model::Delete | Model::Insert) {
+        follow(&dispatcher).await;
+    }
     count(&dispatcher, &prepared);
     if !prepared.errors.is_empty() {
         let total = u64::try_from(prepared.produced.events.len()).unwrap_or(u64::MAX);
@@ -63,6 +67,14 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
     }
     let answer = answer::PostAnswer { total_ok: prepared.total_ok, failures: &prepared.failures, ok: &prepared.ok };
     Ok(PostAnswer { body: answer.to_json().into() })
+}
+
+/// What was just stored is known to the filters before the answer. A failure shows again at their next use.
+async fn follow(dispatcher: &Arc<Dispatcher>) {
+    let this = dispatcher.clone();
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || this.follow()).await {
+        tracing::error!(%error, "what was just deleted or inserted cannot be read back");
+    }
 }
 
 fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &Bytes) -> Result<Prepared, PostError> {
@@ -80,12 +92,12 @@ fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &By
     }
     let total_ok = events.len();
     let now_ms = azulite_storage::clock::now_ms();
-    let pipeline = Pipeline { sources: &dispatcher.options.sources, now: Timestamp::from_millis(now_ms) };
-    let produced = pipeline.run(events, super::random_bytes);
+    let mut produced = run_pipeline(dispatcher, model, events, now_ms)?;
     if produced.events.is_empty() {
         count_drops(dispatcher, &produced);
         return Err(nothing_left(&produced, &failures));
     }
+    produced.errors.extend(inserts::copy_streams(&produced.events, dispatcher.streams.as_ref()));
     let mut prepared = Prepared {
         total_ok,
         failures,
@@ -102,6 +114,24 @@ fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &By
         prepared.ok = own.map(|outgoing| model::to_json(&outgoing.event)).collect();
     }
     Ok(prepared)
+}
+
+fn run_pipeline(dispatcher: &Dispatcher, model: Model, events: Vec<Event>, now_ms: i64) -> Result<Produced, PostError> {
+    // Statuses bring binaries with them.
+    if matches!(model, Model::Binary | Model::Status) {
+        dispatcher.follow().map_err(|error| {
+            tracing::error!(%error, "what has been deleted or inserted cannot be read, so nothing is published");
+            let total = u64::try_from(events.len()).unwrap_or(u64::MAX);
+            PostError::Publish { stored: 0, total, errors: vec![error.to_string()] }
+        })?;
+    }
+    let pipeline = Pipeline {
+        sources: &dispatcher.options.sources,
+        inserts: &dispatcher.inserts.read(),
+        purges: &dispatcher.purges.read(),
+        now: Timestamp::from_millis(now_ms),
+    };
+    Ok(pipeline.run(events, super::random_bytes))
 }
 
 fn nothing_left(produced: &Produced, failures: &[Failure]) -> PostError {
@@ -220,6 +250,6 @@ fn count_drops(dispatcher: &Dispatcher, produced: &Produced) {
     }
     for error in &produced.errors {
         dispatcher.metrics.produce_pipelines_error.inc([error.stage]);
-        tracing::info!(%error, "an event was dropped on publishing");
+        tracing::info!(%error, "publishing went on without something");
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use azulite_storage::Record;
 use azulite_storage::index::IndexError;
 use bytes::Bytes;
 
@@ -94,6 +95,12 @@ pub struct Candidate {
     pub model: Option<Model>,
     /// The event, Avro.
     pub value: Bytes,
+    /// The record's key, if any.
+    pub key: Option<Bytes>,
+    /// Where it lies.
+    pub partition: Arc<Partition>,
+    /// Where in it.
+    pub offset: Offset,
 }
 
 /// Ranges handed out of one reader. Dropped without [`Taken::delivered`], they are given back.
@@ -407,7 +414,7 @@ impl Reader {
                     break 'read;
                 }
                 to = record.offset + 1;
-                batch.add(place.model, record.value);
+                batch.add(place, record);
             }
             to = to.max(end.min(limit));
         }
@@ -540,10 +547,12 @@ impl Batch {
         self.candidates.len() >= self.count || self.bytes >= self.max_bytes
     }
 
-    fn add(&mut self, model: Option<Model>, value: Option<Bytes>) {
+    fn add(&mut self, place: &Place, record: Record) {
+        let Record { offset, key, value, .. } = record;
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.bytes += value.len();
-            self.candidates.push(Candidate { model, value });
+            let (model, partition) = (place.model, place.partition.clone());
+            self.candidates.push(Candidate { model, value, key, partition, offset });
         }
     }
 }

@@ -4,6 +4,7 @@
 //! fall-back to the empty place, and the bounds on what runs at once. Spec: streams.md 1 to 4.
 
 mod analyze;
+mod copy;
 mod download;
 mod embedded;
 mod engine;
@@ -20,6 +21,7 @@ use azulite_storage::ids::Sha256;
 use tokio::sync::Semaphore;
 
 pub use analyze::{Analyzer, DigestMode, DigestSink, Digests, Identified};
+pub use copy::Copier;
 pub use download::{Download, FetchError};
 pub use embedded::EmbeddedBlobs;
 pub use engine::Engine;
@@ -110,26 +112,11 @@ impl Streams {
     /// # Errors
     /// [`StoreError`]; unknown whether it is available.
     pub async fn copy(&self, from: Place, to: Place, hash: Sha256) -> Result<bool, StoreError> {
-        self.blocking(move |this| {
-            this.timed("copy", || match this.find(&from, &hash)? {
-                Some((place, _)) => this.store.copy(&place, &to, &hash),
-                None => Ok(false),
-            })
-        })
-        .await
+        self.blocking(move |this| Copier::new(this.store.clone(), this.metrics.clone()).copy(&from, &to, &hash)).await
     }
 
-    /// The place that has the blob: the one asked for, else the empty one. A blob without bytes counts as missing.
     fn find(&self, place: &Place, hash: &Sha256) -> Result<Option<(Place, Stat)>, StoreError> {
-        if let Some(stat) = self.store.stat(place, hash)?.filter(|stat| stat.size > 0) {
-            return Ok(Some((place.clone(), stat)));
-        }
-        let anywhere = Place::default();
-        let stat = self.store.stat(&anywhere, hash)?.filter(|stat| stat.size > 0);
-        Ok(stat.map(|stat| {
-            tracing::debug!(%place, %hash, "a blob was found through the fall-back to the empty place");
-            (anywhere, stat)
-        }))
+        copy::find(self.store.as_ref(), place, hash)
     }
 
     /// Runs store calls on a blocking thread.
@@ -146,10 +133,14 @@ impl Streams {
 
     /// Notes how long a store operation took.
     fn timed<T, E>(&self, method: &str, operation: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let begun = Instant::now();
-        let result = operation();
-        let outcome = if result.is_ok() { "ok" } else { "error" };
-        self.metrics.streams_op_duration.observe([method, outcome], begun.elapsed());
-        result
+        timed(&self.metrics, method, operation)
     }
+}
+
+fn timed<T, E>(metrics: &Metrics, method: &str, operation: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let begun = Instant::now();
+    let result = operation();
+    let outcome = if result.is_ok() { "ok" } else { "error" };
+    metrics.streams_op_duration.observe([method, outcome], begun.elapsed());
+    result
 }

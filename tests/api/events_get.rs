@@ -336,7 +336,6 @@ fn x14_expedited_events_come_first_and_only_to_those_who_ask() {
 }
 
 #[test]
-#[ignore = "deletion (X16) is not part of this version"]
 fn x16_a_delete_by_id_filters_stored_and_new_events() {
     let server = Server::start();
     server.publish_ok("binary", &json!([e1()]));

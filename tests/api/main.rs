@@ -8,6 +8,8 @@ mod bench_kafka;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod deletes;
+#[cfg(test)]
 mod events_get;
 #[cfg(test)]
 mod events_post;

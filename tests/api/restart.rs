@@ -104,7 +104,6 @@ fn a_live_reader_sees_everything_since_its_first_answer_even_after_a_kill() {
 }
 
 #[test]
-#[ignore = "deletion (X16) is not part of this version"]
 fn deletes_are_remembered_after_a_kill() {
     let mut server = Server::start();
     let key = server.publish_ok("binary", &e1())[0]["kafka_key"].clone();

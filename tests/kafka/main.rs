@@ -2,6 +2,8 @@
 //! read strictly. What real clients do is tested in `tests/interop/kafka`; here is what they do not do.
 
 #[cfg(test)]
+mod deletes;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod fetch;

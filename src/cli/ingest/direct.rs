@@ -19,7 +19,7 @@ use crate::dispatcher::{Dispatcher, SharedDispatcher};
 use crate::identify::{Digester, Digests, IDENTIFY_VERSION, Identifier, Mode};
 use crate::metrics::Metrics;
 use crate::serve::dispatcher_options;
-use crate::streams::{BlobRecord, BlobStore, Place, Staged, StoreError};
+use crate::streams::{BlobRecord, BlobStore, Copier, Place, Staged, StoreError};
 
 /// See the module.
 pub(super) struct Direct {
@@ -40,9 +40,15 @@ impl Direct {
     /// # Errors
     /// The topics cannot be made, or the identification rules not be loaded.
     pub(super) fn new(config: &Config, opened: Opened, place: Place) -> Result<Self, Refusal> {
+        let metrics = Arc::new(Metrics::new());
         let options = dispatcher_options(config).map_err(|error| Refusal::usage(error.to_string()))?;
-        let dispatcher = Dispatcher::start(options, opened.broker.clone(), Arc::new(Metrics::new()));
-        let dispatcher = dispatcher.map_err(|error| refused("the topics cannot be made", &error))?;
+        let dispatcher = Dispatcher::start(
+            options,
+            opened.broker.clone(),
+            metrics.clone(),
+            Arc::new(Copier::new(opened.admin.blobs().clone(), metrics)),
+        );
+        let dispatcher = dispatcher.map_err(|error| refused("the dispatcher cannot be started", &error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| refused("the runtime cannot be started", &error))?;
         let identifier = Identifier::load().map_err(|error| refused("the rules cannot be loaded", &error))?;

@@ -5,6 +5,7 @@
 
 pub mod ageoff;
 pub mod consumer_rules;
+pub mod previously_deleted;
 pub mod too_deep;
 pub mod unreadable;
 
@@ -13,6 +14,7 @@ use std::fmt;
 
 use super::model::{Event, Timestamp};
 use super::params::GetParams;
+use super::purge::{PurgeKind, PurgeOrders};
 use super::sources::Sources;
 
 /// A reason to drop an event, with the stage that found it; its text is a key of `info.filters`.
@@ -71,16 +73,50 @@ pub struct Consumer<'a> {
     pub task: bool,
     /// Source expiries.
     pub sources: &'a Sources,
+    /// What has been purged.
+    pub purges: &'a PurgeOrders,
     /// The time of this pass.
     pub now: Timestamp,
 }
 
 /// Drops from `batch` what the consumer must not get and counts it.
 ///
-/// `event_of` finds the event inside an item. Nothing is allocated for events that pass.
-pub fn consume<T>(batch: &mut Vec<T>, event_of: fn(&T) -> &Event, consumer: &Consumer<'_>, counts: &mut FilterCounts) {
-    let Consumer { params, task, sources, now } = *consumer;
-    let mut stage = |stage: &'static str, check: &dyn Fn(&Event) -> Option<&'static str>| {
+/// `event_of` finds the event inside an item. Nothing is allocated for events that pass. Returns those that have been
+/// purged, which the caller counts when it knows what became of their tombstones.
+pub fn consume<T>(
+    batch: &mut Vec<T>,
+    event_of: fn(&T) -> &Event,
+    consumer: &Consumer<'_>,
+    counts: &mut FilterCounts,
+) -> Vec<(T, PurgeKind)> {
+    let Consumer { params, task, sources, purges, now } = *consumer;
+    let mut stage = stages(batch, event_of, counts);
+    let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
+    stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
+    stage(too_deep::STAGE, &|event| too_deep::check(depth_limit, event));
+    // FilterSecurity (5.5.3) comes here.
+    stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
+    drop(stage);
+    let purged = take_purged(batch, event_of, purges);
+    let mut stage = stages(batch, event_of, counts);
+    // FilterDuplicates (5.5.6) and, for tasks, ReplayPluginCompletion (5.5.7) come here.
+    if !params.avro {
+        stage(unreadable::STAGE, &unreadable::check);
+    }
+    // RaiseDequeuedStatus (5.5.8) is the caller's: it opens the task of an event that passed.
+    purged
+}
+
+/// Gives the reason to drop an event, if there is one.
+type Check<'a> = dyn Fn(&Event) -> Option<&'static str> + 'a;
+
+/// Runs a stage: drops what its check gives a reason for, and counts it.
+fn stages<T>(
+    batch: &mut Vec<T>,
+    event_of: fn(&T) -> &Event,
+    counts: &mut FilterCounts,
+) -> impl FnMut(&'static str, &Check<'_>) {
+    move |stage, check| {
         batch.retain(|item| match check(event_of(item)) {
             None => true,
             Some(reason) => {
@@ -88,17 +124,13 @@ pub fn consume<T>(batch: &mut Vec<T>, event_of: fn(&T) -> &Event, consumer: &Con
                 false
             }
         });
-    };
-    let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
-    stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
-    stage(too_deep::STAGE, &|event| too_deep::check(depth_limit, event));
-    // FilterSecurity (5.5.3) comes here.
-    stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
-    // FilterPreviouslyDeleted (6.6), FilterDuplicates (5.5.6) and, for tasks, ReplayPluginCompletion (5.5.7) come here.
-    if !params.avro {
-        stage(unreadable::STAGE, &unreadable::check);
     }
-    // RaiseDequeuedStatus (5.5.8) is the caller's: it opens the task of an event that passed.
+}
+
+fn take_purged<T>(batch: &mut Vec<T>, event_of: fn(&T) -> &Event, purges: &PurgeOrders) -> Vec<(T, PurgeKind)> {
+    let kind = |item: &T| previously_deleted::check(purges, event_of(item));
+    let purged = batch.extract_if(.., |item| kind(item).is_some());
+    purged.filter_map(|item| kind(&item).map(|kind| (item, kind))).collect()
 }
 
 #[cfg(test)]

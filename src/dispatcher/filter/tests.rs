@@ -1,4 +1,4 @@
-use super::super::model::{BinaryEvent, Datastream, JsonText, PathNode};
+use super::super::model::{BinaryEvent, Datastream, DeleteEvent, JsonText, PathNode};
 use super::super::params::Limits;
 use super::super::sources::SourcesConfig;
 use super::*;
@@ -29,10 +29,12 @@ fn binary(key: &str, nodes: usize) -> BinaryEvent {
 fn kept(batch: Vec<BinaryEvent>, query: &str, task: bool) -> (Vec<String>, Vec<(String, u64)>) {
     let mut batch: Vec<(u64, Event)> =
         (0..).zip(batch.into_iter().map(|event| Event::Binary(Box::new(event)))).collect();
-    let (params, sources) = (params(query), sources());
+    let (params, sources, purges) = (params(query), sources(), PurgeOrders::default());
     let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
     let mut counts = FilterCounts::default();
-    consume(&mut batch, |(_, event)| event, &Consumer { params: &params, task, sources: &sources, now }, &mut counts);
+    let consumer = Consumer { params: &params, task, sources: &sources, purges: &purges, now };
+    let purged = consume(&mut batch, |(_, event)| event, &consumer, &mut counts);
+    assert!(purged.is_empty());
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
     assert_eq!(counts.total(), total);
     let keys = batch.iter().map(|(_, event)| event.kafka_key().to_owned()).collect();
@@ -92,4 +94,27 @@ fn keys_are_stage_and_reason() {
     counts.add(UNDECODABLE);
     assert!(!counts.is_empty());
     assert_eq!(counts.total(), 1);
+}
+
+/// Section 6.6: what the consumer would not have got anyway is counted there and leaves no tombstone.
+#[test]
+fn purged_events_are_handed_to_the_caller_and_not_counted() {
+    let mut order = DeleteEvent { action: "ids".into(), ..DeleteEvent::default() };
+    order.entity.ids.ids = vec!["a".into(), "deep".into()];
+    let mut purges = PurgeOrders::default();
+    purges.add(&order).unwrap();
+    let all = [binary("a", 1), binary("deep", 12), binary("b", 1)];
+    let mut batch: Vec<Event> = all.map(|event| Event::Binary(Box::new(event))).into();
+    let (params, sources) = (params(""), sources());
+    let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
+    let consumer = Consumer { params: &params, task: false, sources: &sources, purges: &purges, now };
+    let mut counts = FilterCounts::default();
+    let purged = consume(&mut batch, |event| event, &consumer, &mut counts);
+    let purged: Vec<_> = purged.iter().map(|(event, kind)| (event.kafka_key(), *kind)).collect();
+    assert_eq!(purged, [("a", PurgeKind::Id)]);
+    assert_eq!(batch.iter().map(Event::kafka_key).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(
+        counts.iter().map(|(key, n)| (key.to_string(), n)).collect::<Vec<_>>(),
+        [("FilterTooDeep-too_deep".to_owned(), 1)]
+    );
 }

@@ -49,6 +49,10 @@ fn decoded(model: Model, value: &Value) -> Event {
 }
 
 fn run(events: Vec<Event>) -> Produced {
+    run_with(events, &Inserts::default(), &PurgeOrders::default())
+}
+
+fn run_with(events: Vec<Event>, inserts: &Inserts, purges: &PurgeOrders) -> Produced {
     let config: SourcesConfig = serde_json::from_str(r#"{"lab":{},"short":{"expire_events_after":"2 days"}}"#).unwrap();
     let sources = Sources::check(&config).unwrap();
     let calls = Cell::new(0);
@@ -56,7 +60,7 @@ fn run(events: Vec<Event>) -> Produced {
         calls.set(calls.get() + 1);
         [calls.get(); 32]
     };
-    Pipeline { sources: &sources, now: Timestamp::parse(NOW).unwrap() }.run(events, random)
+    Pipeline { sources: &sources, inserts, purges, now: Timestamp::parse(NOW).unwrap() }.run(events, random)
 }
 
 fn binary(outgoing: &Outgoing) -> &BinaryEvent {
@@ -66,7 +70,7 @@ fn binary(outgoing: &Outgoing) -> &BinaryEvent {
 
 fn keys(produced: &Produced) -> Vec<(Model, &str, bool)> {
     let events = produced.events.iter();
-    events.map(|Outgoing { event, from_client }| (event.model(), event.kafka_key(), *from_client)).collect()
+    events.map(|Outgoing { event, from_client, .. }| (event.model(), event.kafka_key(), *from_client)).collect()
 }
 
 /// X1.
@@ -230,4 +234,45 @@ fn random_keys_are_drawn_for_each_event_that_needs_one() {
     assert_ne!(first.event.kafka_key(), second.event.kafka_key());
     let keys = [[1; 32], [2; 32]].map(|bytes| model::kafka_key(&first.event, bytes).unwrap());
     assert_eq!([first.event.kafka_key(), second.event.kafka_key()], [keys[0].as_str(), keys[1].as_str()]);
+}
+
+fn order(action: &str, entity: Value) -> PurgeOrders {
+    let order = json!({"model_version":6,"timestamp":"2026-01-03T00:00:00Z","author":{"name":"admin"},"action":action,
+        "entity":entity});
+    let Event::Delete(order) = decoded(Model::Delete, &order) else { panic!("{order}") };
+    let mut orders = PurgeOrders::default();
+    orders.add(&order).unwrap();
+    orders
+}
+
+/// Section 10, 19: the tracking fields are there when the orders are asked.
+#[test]
+fn all_four_kinds_of_purge_drop_a_fresh_event() {
+    let link = format!("{}.{}.2026_01_02T03_05_00Z_00.plugin.Carver.1.2", "a".repeat(64), "b".repeat(64));
+    let references = "lab.24595c1dbfa61e4c53f4b6e991cd0fe5";
+    let (early, late) = ("2026-01-02T03:05:00Z", "2026-01-02T03:05:00.000001Z");
+    let orders = [
+        (order("ids", json!({"ids":{"ids":["c28af1bebcf545170cbc589b715b25aa"]}})), 0),
+        (order("link", json!({"link":{"track_link":link}})), 0),
+        (order("author", json!({"author":{"track_author":"plugin.Carver.1.2","timestamp":late}})), 0),
+        (order("author", json!({"author":{"track_author":"plugin.Carver.1.2","timestamp":early}})), 1),
+        (order("submission", json!({"submission":{"track_source_references":references}})), 0),
+        (order("ids", json!({"ids":{"ids":["419d55d8a85cf11e3b9bd17486279a68"]}})), 1),
+    ];
+    for (orders, left) in orders {
+        let mut posted = child(&e1());
+        posted["track_links"] = json!(["what the client says"]);
+        let produced = run_with(vec![decoded(Model::Binary, &posted)], &Inserts::default(), &orders);
+        assert_eq!(produced.events.len(), left, "{orders:?}");
+        assert_eq!(produced.drops.of("FilterPreviouslyDeleted"), if left == 0 { 1 } else { 0 });
+    }
+}
+
+#[test]
+fn a_purged_result_is_dropped_and_its_status_goes_on() {
+    let orders = order("ids", json!({"ids":{"ids":["c28af1bebcf545170cbc589b715b25aa"]}}));
+    let posted = decoded(Model::Status, &status("completed", &[child(&e1())]));
+    let produced = run_with(vec![posted], &Inserts::default(), &orders);
+    assert_eq!(keys(&produced), [(Model::Status, "d1745d5585426bfa9fd44bbbb25cd40f", true)]);
+    assert_eq!(produced.drops.iter().collect::<Vec<_>>(), [("FilterPreviouslyDeleted", 1)]);
 }

@@ -1,0 +1,27 @@
+//! Previously deleted: binary events that a purge order names.
+//!
+//! Contract events.md 6.6: dropped on both sides; what a reader meets gets a tombstone as well, which is the caller's.
+
+use super::super::model::Event;
+use super::super::purge::{PurgeKind, PurgeOrders};
+use super::FilterKey;
+
+/// Stage name in 425 texts, counts and metrics.
+pub const STAGE: &str = "FilterPreviouslyDeleted";
+/// The event was dropped, and its tombstone is written or seen to.
+pub const DELETED: FilterKey = FilterKey { stage: STAGE, reason: "deleted" };
+/// The event was dropped, and its tombstone could not be written.
+pub const ERROR: FilterKey = FilterKey { stage: STAGE, reason: "error" };
+
+/// The kind of order that a binary event falls under; any other model passes.
+pub fn check(orders: &PurgeOrders, event: &Event) -> Option<PurgeKind> {
+    match event {
+        Event::Binary(binary) => orders.find(binary),
+        Event::Delete(_)
+        | Event::Download(_)
+        | Event::Insert(_)
+        | Event::Plugin(_)
+        | Event::Retrohunt(_)
+        | Event::Status(_) => None,
+    }
+}
