@@ -15,7 +15,8 @@ use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::broker::groups::{self, Coordinator};
 use crate::broker::topic_config::ConfigMap;
-use crate::config::{ClampReplicationFactor, Config, Durability};
+use crate::config::{ClampReplicationFactor, Config, Durability, LabelOption, SecurityLabels};
+use crate::dispatcher::labels::Labels;
 use crate::dispatcher::params::Limits;
 use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
 use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
@@ -312,6 +313,7 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
     Ok(dispatcher::Options {
         topic_prefix: events.topic_prefix.clone(),
         sources,
+        labels: labels(&config.security.labels),
         plan,
         limits: Limits {
             fetch_limit: usize::try_from(events.api_event_fetch_limit).unwrap_or(usize::MAX),
@@ -323,6 +325,16 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         group_retention_ms: i64::from(events.consumer_group_retention_days) * 86_400_000,
         max_readers: 10_000,
     })
+}
+
+/// The labels that markings are made of.
+fn labels(labels: &SecurityLabels) -> Labels {
+    let spellings = |name: &String, aliases: &[String]| [std::slice::from_ref(name), aliases].concat();
+    let names = |options: &[LabelOption]| options.iter().map(|label| spellings(&label.name, &label.aliases)).collect();
+    let tlp = labels.tlp.options.iter().map(|label| (spellings(&label.name, &label.aliases), label.enforce_security));
+    let SecurityLabels { classification, caveat, releasability, .. } = labels;
+    let groups = (releasability.prefix.clone(), names(&releasability.options));
+    Labels::new(names(&classification.options), names(&caveat.options), groups, tlp.collect())
 }
 
 fn http_options(config: &Config) -> http::Options {

@@ -127,6 +127,9 @@ pub(super) fn check(config: &Config, origins: &Origins, refused: &BTreeSet<KeyPa
     check_names(config, &mut report);
     check_listeners(config, &mut report);
     check_sizes(config, &mut report);
+    for (key, value, message) in super::security::mistakes(&config.security) {
+        report.value(&KeyPath::of(key), &value, &message);
+    }
     report.problems
 }
 

@@ -50,8 +50,9 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnv
 }
 
 /// Sections of the configuration; a test keeps the list complete.
-const SECTIONS: [&str; 10] =
-    ["http", "kafka", "storage", "events", "streams", "identify", "logging", "metrics", "sources", "topics"];
+const SECTIONS: [&str; 11] = [
+    "http", "kafka", "storage", "events", "streams", "identify", "logging", "metrics", "security", "sources", "topics",
+];
 
 /// `EVENTS__TOPIC_PREFIX` -> `events.topic_prefix`; the name of a source or topic is taken as it is written.
 fn own_key(rest: &str) -> KeyPath {

@@ -10,6 +10,7 @@ mod file;
 mod layer;
 mod problem;
 mod sections;
+mod security;
 mod show;
 mod topics;
 mod units;
@@ -25,6 +26,7 @@ pub use sections::{
     ClampReplicationFactor, Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging, Metrics, Reserve,
     Storage, Streams,
 };
+pub use security::{LabelOption, LabelOptions, Releasability, Security, SecurityLabels, TlpOption, TlpOptions};
 pub use show::Entry;
 pub use topics::{Elsewhere, Expiry, Source, TopicSettings};
 pub use units::{Listen, format_duration, format_size, parse_address, parse_duration, parse_size};
@@ -54,6 +56,8 @@ pub struct Config {
     pub logging: Logging,
     /// `GET /metrics`.
     pub metrics: Metrics,
+    /// Labels of security markings.
+    pub security: Security,
     /// Sources by name.
     pub sources: BTreeMap<String, Source>,
     /// Topics that differ from their defaults, by name without `azul.<prefix>.`.

@@ -43,7 +43,10 @@ pub struct Source {
 pub struct Elsewhere(serde_json::Value);
 
 impl Elsewhere {
-    fn is_absent(&self) -> bool {
+    /// Not given.
+    pub(super) const ABSENT: Self = Self(serde_json::Value::Null);
+
+    pub(super) fn is_absent(&self) -> bool {
         self.0.is_null()
     }
 }

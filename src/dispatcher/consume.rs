@@ -186,6 +186,7 @@ impl Gather {
                 params: &self.params,
                 task: self.task,
                 sources: &self.dispatcher.options.sources,
+                labels: &self.dispatcher.options.labels,
                 purges: &self.dispatcher.purges.read(),
                 now: Timestamp::from_millis(now_ms),
             };

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod follower;
 pub mod hub;
 pub mod inserts;
+pub mod labels;
 pub mod model;
 pub mod params;
 pub mod pipeline;
@@ -44,6 +45,8 @@ pub struct Options {
     pub topic_prefix: String,
     /// Sources that have settings.
     pub sources: Sources,
+    /// What security markings are made of.
+    pub labels: labels::Labels,
     /// Topics to make.
     pub plan: TopicPlan,
     /// Clamps of GET.

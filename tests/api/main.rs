@@ -22,6 +22,8 @@ mod records;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 #[path = "../support/mod.rs"]

@@ -6,12 +6,14 @@
 pub mod ageoff;
 pub mod consumer_rules;
 pub mod previously_deleted;
+pub mod security;
 pub mod too_deep;
 pub mod unreadable;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::labels::Labels;
 use super::model::{Event, Timestamp};
 use super::params::GetParams;
 use super::purge::{PurgeKind, PurgeOrders};
@@ -75,6 +77,8 @@ pub struct Consumer<'a> {
     pub sources: &'a Sources,
     /// What has been purged.
     pub purges: &'a PurgeOrders,
+    /// What security markings are made of.
+    pub labels: &'a Labels,
     /// The time of this pass.
     pub now: Timestamp,
 }
@@ -89,12 +93,13 @@ pub fn consume<T>(
     consumer: &Consumer<'_>,
     counts: &mut FilterCounts,
 ) -> Vec<(T, PurgeKind)> {
-    let Consumer { params, task, sources, purges, now } = *consumer;
+    let Consumer { params, task, sources, labels, purges, now } = *consumer;
     let mut stage = stages(batch, event_of, counts);
     let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
+    let clearance = (!params.max_security.is_empty()).then(|| labels.clearance(&params.max_security));
     stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
     stage(too_deep::STAGE, &|event| too_deep::check(depth_limit, event));
-    // FilterSecurity (5.5.3) comes here.
+    stage(security::STAGE, &|event| security::check(clearance.as_ref(), event));
     stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
     drop(stage);
     let purged = take_purged(batch, event_of, purges);

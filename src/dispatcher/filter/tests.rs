@@ -1,3 +1,4 @@
+use super::super::labels::tests::contract_labels;
 use super::super::model::{BinaryEvent, Datastream, DeleteEvent, JsonText, PathNode};
 use super::super::params::Limits;
 use super::super::sources::SourcesConfig;
@@ -32,7 +33,8 @@ fn kept(batch: Vec<BinaryEvent>, query: &str, task: bool) -> (Vec<String>, Vec<(
     let (params, sources, purges) = (params(query), sources(), PurgeOrders::default());
     let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
     let mut counts = FilterCounts::default();
-    let consumer = Consumer { params: &params, task, sources: &sources, purges: &purges, now };
+    let labels = contract_labels();
+    let consumer = Consumer { params: &params, task, sources: &sources, labels: &labels, purges: &purges, now };
     let purged = consume(&mut batch, |(_, event)| event, &consumer, &mut counts);
     assert!(purged.is_empty());
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
@@ -55,19 +57,22 @@ fn tasks_get_one_path_node_less_than_passive_consumers() {
 fn stages_run_in_the_order_of_the_contract() {
     let mut event = binary("a", 12);
     event.source.name = "short".into();
+    event.source.security = "TOP HIGH".into();
     event.entity.info = JsonText::new("7");
     let steps = [
         "PipelineAgeoff-ageoff",
         "FilterTooDeep-too_deep",
+        "FilterSecurity-max_security",
         "FilterConsumerRules-reject_content_too_large",
         "AzuliteUnreadable-info_not_object",
     ];
-    let mut query = "r-under-content-size=4";
+    let mut query = "r-under-content-size=4&max-security=LOW";
     for step in steps {
         assert_eq!(kept(vec![event.clone()], query, false), (vec![], vec![(step.to_owned(), 1)]));
         match step {
             "PipelineAgeoff-ageoff" => event.source.name = "lab".into(),
             "FilterTooDeep-too_deep" => event.source.path.truncate(1),
+            "FilterSecurity-max_security" => event.source.security = "LOW".into(),
             _ => query = "r-under-content-size=5",
         }
     }
