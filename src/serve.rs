@@ -315,6 +315,7 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         sources,
         labels: labels(&config.security.labels),
         plan,
+        ignore_topic_mismatch: events.ignore_topic_mismatch,
         limits: Limits {
             fetch_limit: usize::try_from(events.api_event_fetch_limit).unwrap_or(usize::MAX),
             default_wait_secs: events.api_default_event_wait.as_secs(),

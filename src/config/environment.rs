@@ -1,8 +1,10 @@
 //! Settings from environment variables: our own `AZULITE_<SECTION>__<KEY>`, and the names that the upstream dispatcher
 //! reads (`events.md` section 8, `streams.md` section 6), so that a deployment can move over as it is.
 
+use super::documents::{self, Document};
 use super::layer::{KeyPath, Origin, Setting};
 use super::problem::Problem;
+use super::upstream::successor;
 use std::collections::BTreeMap;
 
 /// What the environment says.
@@ -20,10 +22,15 @@ pub(super) struct FromEnvironment {
 pub fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_labels(name))
 }
 
 const PREFIXES: [&str; 6] = ["AZULITE_", "DP__", "DP.", "BED__", "BED.", "DISPATCHER_"];
+
+/// The label configuration of other parts of Azul, whose names are in any case.
+fn is_labels(name: &str) -> bool {
+    name.eq_ignore_ascii_case("security_labels")
+}
 
 /// Sorts `variables` into settings, refusals and warnings.
 pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnvironment {
@@ -39,10 +46,17 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnv
         }
     }
     for (name, value) in &sorted {
+        if is_labels(name) {
+            found.document(documents::labels(name, value));
+        }
+    }
+    for (name, value) in &sorted {
         if let Some(rest) = name.strip_prefix("AZULITE_") {
             found.own(name, rest, value);
-        } else if name.starts_with("DISPATCHER_") {
-            unused.obsolete.push(name.clone());
+        } else if let Some(rest) = name.strip_prefix("DISPATCHER_") {
+            let now =
+                successor(rest).map_or_else(|| "which has no successor".to_owned(), |now| format!("use DP__{now}"));
+            unused.obsolete.push(format!("{name} ({now})"));
         }
     }
     unused.report(&mut found.warnings);
@@ -92,6 +106,12 @@ impl FromEnvironment {
 
     fn upstream(&mut self, name: &str, upstream: &str, value: &str, unused: &mut Unused) {
         let origin = Origin::Environment { name: name.to_owned() };
+        match upstream {
+            "DP__EVENTS__SOURCES" => return self.document(documents::sources(name, value)),
+            "DP__EVENTS__TOPICS" => return self.document(documents::topics(name, value)),
+            "DP__EVENTS__GLOBAL_REPLICA_COUNT" => return self.replicas(origin, value),
+            _ => {}
+        }
         if let Some((_, key, convert)) = KEPT.iter().find(|(kept, ..)| *kept == upstream) {
             self.settings.push(Setting::text(KeyPath::of(key), convert(value), origin));
         } else if let Some(message) = refusal(upstream, value) {
@@ -107,10 +127,32 @@ impl FromEnvironment {
     }
 }
 
+impl FromEnvironment {
+    fn document(&mut self, document: Document) {
+        self.settings.extend(document.settings);
+        self.problems.extend(document.problems);
+    }
+
+    /// One process keeps one copy, whatever number a cluster would be told.
+    fn replicas(&mut self, origin: Origin, value: &str) {
+        match value.parse::<u16>() {
+            Ok(1) => {}
+            Ok(count) if count > 1 => {
+                self.warnings.push(format!("{origin}: {count} replicas are not kept: one process keeps one copy"));
+            }
+            Ok(_) | Err(_) => {
+                let (key, value) = ("replicas".to_owned(), format!("{value:?}"));
+                let message = "allowed is a whole number from 1 to 65535; one process keeps one copy".to_owned();
+                self.problems.push(Problem { origin, key, value, message });
+            }
+        }
+    }
+}
+
 /// An upstream name, our key, and how its value is written in our terms.
 type Kept = (&'static str, &'static str, fn(&str) -> String);
 
-const KEPT: [Kept; 10] = [
+const KEPT: [Kept; 11] = [
     ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
     ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
     ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
@@ -118,6 +160,7 @@ const KEPT: [Kept; 10] = [
     ("DP__EVENTS__API_EVENT_FETCH_LIMIT", "events.api_event_fetch_limit", str::to_owned),
     ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "events.api_default_event_wait", seconds),
     ("DP__EVENTS__GLOBAL_PARTITION_COUNT", "events.partition_count", str::to_owned),
+    ("DP__EVENTS__IGNORE_TOPIC_MISMATCH", "events.ignore_topic_mismatch", go_boolean),
     ("DP__STREAMS__API_ALLOW_DELETE", "streams.api_allow_delete", go_boolean),
     ("BED__LOG_LEVEL", "logging.level", str::to_ascii_lowercase),
     ("BED__LOG_PRETTY", "logging.format", pretty),
@@ -164,8 +207,6 @@ fn refusal(upstream: &str, value: &str) -> Option<String> {
 /// What to do instead of a variable that means something but is not read yet.
 fn unread(upstream: &str) -> Option<&'static str> {
     match upstream {
-        "DP__EVENTS__SOURCES" => Some("write its sources as [sources.<name>] tables into appliance.toml"),
-        "DP__EVENTS__TOPICS" => Some("write its topics as [topics.\"<name>\"] tables into appliance.toml"),
         "DP__LOG_PATH" => Some("the log goes to standard error"),
         "DP__STREAMS__BACKEND" | "DP__STREAMS__LOCAL__PATH" => Some("blobs are kept in storage.data_dir"),
         "DP__STREAMS__XOR_ENCODING" | "DP__STREAMS__AES_ENABLED" | "DP__STREAMS__AES_KEY" => {
@@ -176,7 +217,7 @@ fn unread(upstream: &str) -> Option<&'static str> {
 }
 
 /// Upstream names that tune a broker, a cache or a library that does not exist here, or a feature that comes later.
-const TUNING: [&str; 16] = [
+const TUNING: [&str; 14] = [
     "DP__EVENTS__KAFKA__",
     "DP__EVENTS__REDIS__",
     "DP__EVENTS__REPROCESS__",
@@ -184,8 +225,6 @@ const TUNING: [&str; 16] = [
     "DP__EVENTS__LOST_TASKS_",
     "DP__EVENTS__OLD_CONSUMER_GROUP_",
     "DP__EVENTS__DEDUPE_CACHE_BYTES",
-    "DP__EVENTS__GLOBAL_REPLICA_COUNT",
-    "DP__EVENTS__IGNORE_TOPIC_MISMATCH",
     "DP__EVENTS__MAX_CONSUMED_EVENTS_PER_CONSUMER",
     "DP__EVENTS__ENABLE_EXTENDED_KAFKA_METRICS",
     "DP__STREAMS__CACHE__",
@@ -212,7 +251,7 @@ impl Unused {
         };
         tell(self.tuning, "variables of the upstream service that have no effect here");
         tell(self.unknown, "unknown variables");
-        tell(self.obsolete, "obsolete variables of the upstream service, use the DP__ names");
+        tell(self.obsolete, "obsolete variables of the upstream service, not read");
     }
 }
 
@@ -250,11 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn yaml_variables_say_that_they_are_not_read() {
-        let found = from(&[("DP__EVENTS__SOURCES", "sources: {}"), ("DP__EVENTS__TOPICS", "[]")]);
-        assert_eq!(found.settings.len(), 0);
-        assert_eq!(found.warnings.len(), 2);
-        assert!(found.warnings.iter().all(|w| w.contains("is not read by this version")), "{:?}", found.warnings);
+    fn obsolete_names_are_told_with_what_to_use() {
+        let found = from(&[("DISPATCHER_KAFKA_ENDPOINT", "x"), ("DISPATCHER_TOPICS_YAML", "x"), ("DISPATCHER_X", "x")]);
+        let expected = "DISPATCHER_KAFKA_ENDPOINT (use DP__EVENTS__KAFKA__ENDPOINT), \
+                        DISPATCHER_TOPICS_YAML (use DP__EVENTS__TOPICS), DISPATCHER_X (which has no successor)";
+        assert_eq!(found.warnings.len(), 1);
+        assert!(found.warnings[0].ends_with(expected), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn replicas_above_one_are_told_and_nonsense_is_refused() {
+        let replicas = |value: &str| {
+            let found = from(&[("DP__EVENTS__GLOBAL_REPLICA_COUNT", value)]);
+            (found.warnings.len(), found.problems.len())
+        };
+        assert_eq!(["1", "3", "0", "many"].map(replicas), [(0, 0), (1, 0), (0, 1), (0, 1)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! environment names, flags. Every mistake of every layer is gathered before the load fails (`cli.md` section 3).
 
 mod check;
+mod documents;
 mod environment;
 mod file;
 mod layer;
@@ -14,6 +15,7 @@ mod security;
 mod show;
 mod topics;
 mod units;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +25,8 @@ pub use file::SEARCHED;
 pub use layer::{KeyPath, Origin};
 pub use problem::{ConfigErrors, Problem};
 pub use sections::{
-    ClampReplicationFactor, Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging, Metrics, Reserve,
-    Storage, Streams,
+    ClampReplicationFactor, Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging, Metrics,
+    Reserve, Storage, Streams,
 };
 pub use security::{LabelOption, LabelOptions, Releasability, Security, SecurityLabels, TlpOption, TlpOptions};
 pub use show::Entry;

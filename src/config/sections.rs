@@ -328,6 +328,8 @@ pub struct Events {
     /// Size of one GET answer, about; a larger single event goes alone.
     #[serde(with = "units::size")]
     pub max_fetch_bytes: u64,
+    /// A topic that has more partitions than it is to have is told, and does not stop the start.
+    pub ignore_topic_mismatch: bool,
     /// Days after which the read position of a plugin that no longer asks is dropped.
     pub consumer_group_retention_days: u32,
 }
@@ -341,6 +343,7 @@ impl Default for Events {
             api_default_event_wait: Duration::from_secs(5),
             message_max_bytes: 3 * MI,
             max_fetch_bytes: 64 * MI,
+            ignore_topic_mismatch: true,
             consumer_group_retention_days: 30,
         }
     }

@@ -256,3 +256,69 @@ fn what_is_shown_can_be_used_as_a_file() {
     let entry = first.entries().into_iter().find(|entry| entry.key == "http.listen").unwrap();
     assert_eq!((entry.value, entry.origin), ("127.0.0.1:8111".into(), Origin::Default));
 }
+
+#[test]
+fn documents_of_upstream_stand_between_the_file_and_our_own_variables() {
+    let file = "[sources.a]\nexpire_events_after = \"1 days\"\nkafka.numpartitions = 2\n[sources.b]\n";
+    let document = "sources: {a: {expire_events_after: 2 days}, c: {expire_events_after: 3 days}}";
+    let topics = "[{topic: x, numpartitions: 4, config: {retention.ms: 7}}]";
+    let env = [
+        ("DP__EVENTS__SOURCES", document),
+        ("DP__EVENTS__TOPICS", topics),
+        ("AZULITE_SOURCES__c__EXPIRE_EVENTS_AFTER", "4 days"),
+        ("AZULITE_TOPICS__x__NUMPARTITIONS", "5"),
+    ];
+    let loaded = load(file, &env, &Flags::default()).unwrap();
+    let days = |name: &str| loaded.config.sources[name].expire_events_after.milliseconds().map(|ms| ms / 86_400_000);
+    assert_eq!((days("a"), days("b"), days("c")), (Some(2), None, Some(4)));
+    assert_eq!(loaded.config.sources["a"].kafka.numpartitions, 2, "what the document does not say is kept");
+    assert_eq!((loaded.config.topics["x"].numpartitions, &*loaded.config.topics["x"].config["retention.ms"]), (5, "7"));
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let origin = |key: &[&str]| {
+        let key = KeyPath::new(key.iter().map(|&part| part.to_owned()).collect());
+        loaded.origins.of(&key).to_string()
+    };
+    assert_eq!(origin(&["sources", "a", "expire_events_after"]), "environment DP__EVENTS__SOURCES");
+    assert_eq!(origin(&["sources", "c", "expire_events_after"]), "environment AZULITE_SOURCES__c__EXPIRE_EVENTS_AFTER");
+}
+
+#[test]
+fn mistakes_in_documents_name_variable_key_value_and_what_is_allowed() {
+    let env = [
+        (
+            "DP__EVENTS__SOURCES",
+            "sources: {a: {expire_events_after: soon, kafka: {numpartitions: many, config: {x: 1}}}, 'b c': }",
+        ),
+        ("DP__EVENTS__TOPICS", "[{topic: y, config: {cleanup.policy: keep}}]"),
+    ];
+    let got = refusals(load("", &env, &Flags::default()));
+    let expected = [
+        "environment DP__EVENTS__SOURCES: sources.a.expire_events_after = \"soon\": allowed is \"0\" for never",
+        "environment DP__EVENTS__SOURCES: sources.a.kafka.numpartitions = \"many\": allowed is a whole number from 0",
+        "environment DP__EVENTS__SOURCES: sources.a.kafka.config.x = \"1\": allowed is a topic configuration out of",
+        "environment DP__EVENTS__SOURCES: sources.\"b c\" = { .. }: a name may be 1 to 120 characters",
+        "environment DP__EVENTS__TOPICS: topics.y.config.\"cleanup.policy\" = \"keep\": allowed is one of",
+    ];
+    assert_eq!(got.len(), expected.len(), "{got:#?}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(got.starts_with(expected), "got      {got}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn labels_are_read_from_upstreams_variable_and_from_the_file_with_their_lines() {
+    let json = r#"{"classification": {"title": "C", "options": [{"name": "LOW", "priority": "10"}]}}"#;
+    let loaded = load("", &[("SECURITY_LABELS", json)], &Flags::default()).unwrap();
+    assert_eq!(loaded.config.security.labels.classification.options[0].name, "LOW");
+    let file = "[security.labels.classification]\noptions = [{ name = \"LOW\" }, { name = \"low\" }]\n\
+                [[security.labels.caveat.options]]\nnam = \"MOD1\"\n";
+    let got = refusals(load(file, &[], &Flags::default()));
+    let expected = [
+        "3: security.labels.caveat.options = [{\"nam\":\"MOD1\"}]: there is no such key; here are allowed: name, aliases",
+        "2: security.labels.classification.options = \"low\": is there twice",
+    ];
+    assert_eq!(got.len(), expected.len(), "{got:#?}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(got.starts_with(expected), "got      {got}\nexpected {expected}");
+    }
+}

@@ -14,6 +14,7 @@ pub mod params;
 pub mod pipeline;
 pub mod plugin_key;
 mod position;
+mod prepare;
 pub mod publish;
 pub mod purge;
 pub mod reader;
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, CreateTopicError, NewTopic, ReadError, Topic};
 use crate::metrics::Metrics;
+pub use prepare::PrepareError;
+
 use follower::Follower;
 use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest};
 use inserts::{CopyStreams, Inserts};
@@ -49,6 +52,8 @@ pub struct Options {
     pub labels: labels::Labels,
     /// Topics to make.
     pub plan: TopicPlan,
+    /// Whether a topic with more partitions than planned is only told of.
+    pub ignore_topic_mismatch: bool,
     /// Clamps of GET.
     pub limits: params::Limits,
     /// Largest event in bytes, Avro.
@@ -81,17 +86,17 @@ pub struct Dispatcher {
 /// Why there is no dispatcher.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A topic could not be made.
-    #[error("a topic cannot be made: {0}")]
-    Topic(#[from] CreateTopicError),
+    /// A topic is not as it should be.
+    #[error(transparent)]
+    Topics(#[from] PrepareError),
     /// What has been deleted or inserted could not be read.
     #[error("the deletes and inserts cannot be read: {0}")]
     Read(#[from] ReadError),
 }
 
 impl Dispatcher {
-    /// A dispatcher over a log. Makes the topics of the plan that are missing and reads every delete and insert; blocks
-    /// while it does.
+    /// A dispatcher over a log. Makes the topics of the plan that are missing, changes those that differ, and reads every
+    /// delete and insert; blocks while it does.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -101,9 +106,7 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         streams: Arc<dyn CopyStreams>,
     ) -> Result<Self, StartError> {
-        for spec in options.plan.topics() {
-            broker.topic_or_create(&spec.name, || new_topic(spec.clone()))?;
-        }
+        prepare::prepare(&broker, &options.plan, options.ignore_topic_mismatch)?;
         let context = reader::ReaderContext {
             broker: broker.clone(),
             topic_prefix: options.topic_prefix.clone(),

@@ -24,6 +24,8 @@ mod restart;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod sources;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
