@@ -287,6 +287,10 @@ metrics! {
     replay_hits: Gauges<1> = "dispatcher_replay_cache_hit_count", "Results answered from earlier runs",
         gauges(["name"], 1);
     replay_seconds: Gauges<1> = "dispatcher_replay_cache_hit_seconds", "Seconds of plugin time saved", gauges(["name"], 1);
+    reprocessor_events: Counters<1> = "reprocessor_event_count", "Events copied from a previous prefix",
+        counters(["source_topic"], 1);
+    reprocessor_eof: Gauges<1> = "reprocessor_eof", "1 for topics of a previous prefix that are copied to their end",
+        gauges(["source_topic"], 1);
     processing_time: Histograms<1> = "dispatcher_processing_time_seconds", "Run time of completed tasks",
         histograms(["publisher"], 1, &BUCKETS_B);
     restapi_time: Histograms<2> = "dispatcher_restapi_time_seconds", "Seconds per request",

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
+use crate::admin::reprocess::{self, Jobs};
 use crate::broker::Broker;
 use crate::broker::groups::{self, Coordinator};
 use crate::broker::topic_config::ConfigMap;
@@ -89,6 +90,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let loading = tokio::task::spawn_blocking(Identifier::load);
     let store = open(config, &fatal)?;
     let dispatcher_options = dispatcher_options(config)?;
+    let reprocess_options = reprocess_options(&dispatcher_options);
     let metrics = Arc::new(Metrics::new());
     let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
     let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
@@ -102,7 +104,9 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let dispatcher = Arc::new(started.map_err(start_error("the dispatcher cannot be started"))?);
     let loaded = loading.await.map_err(start_error("the identification rules cannot be loaded"))?;
     let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
-    let services = Arc::new(services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier)));
+    let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
+    let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
+    let services = Arc::new(Services { reprocess: Some(jobs.clone()), ..services });
 
     let api = kafka.as_ref().map(|listener| kafka_api(config, &store, kafka_broker, listener)).transpose()?;
 
@@ -128,7 +132,11 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     }
     watcher.abort();
     notify.status("closing the store");
-    tokio::task::spawn_blocking(move || store.close()).await.map_err(start_error("the store did not close"))?;
+    let close = move || {
+        jobs.close();
+        store.close();
+    };
+    tokio::task::spawn_blocking(close).await.map_err(start_error("the store did not close"))?;
     match fatal.reason() {
         Some(reason) => Err(ServeError::Stopped(reason)),
         None => {
@@ -328,6 +336,17 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
     })
 }
 
+/// What copying from a previous prefix works with.
+#[must_use]
+pub fn reprocess_options(options: &dispatcher::Options) -> reprocess::Options {
+    reprocess::Options {
+        topic_prefix: options.topic_prefix.clone(),
+        plan: options.plan.clone(),
+        message_max_bytes: options.message_max_bytes,
+        hold: None,
+    }
+}
+
 /// The labels that markings are made of.
 fn labels(labels: &SecurityLabels) -> Labels {
     let spellings = |name: &String, aliases: &[String]| [std::slice::from_ref(name), aliases].concat();
@@ -453,6 +472,7 @@ fn services(
         hub: Arc::new(SharedDispatcher(dispatcher.clone())),
         streams: Arc::new(streams),
         admin: Some(Arc::new(admin)),
+        reprocess: None,
         readiness: Arc::new(Ready { store: store.clone(), warned: AtomicBool::new(false) }),
         metrics: metrics.clone(),
         limits: RouteLimits {

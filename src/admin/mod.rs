@@ -8,6 +8,7 @@
 mod announced;
 mod entity;
 pub mod records;
+pub mod reprocess;
 mod scan;
 mod topics;
 

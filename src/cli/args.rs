@@ -107,6 +107,14 @@ pub enum Command {
         the topic, after --count records, or at SIGINT. What cannot be read is named and makes the exit code 1."
     )]
     Consume(Consume),
+    /// Copy the events of a previous prefix, in today's form and under keys computed anew
+    #[command(
+        after_help = "Reads the topics azul.<previous prefix>. and writes those of events.topic_prefix, up to the end of what \
+        was there at the beginning. Works on the data directory when no server runs and through the server when one does. \
+        A run that was interrupted goes on where it was. Records that cannot be copied are named and make the exit code 1. \
+        Without flags the section [reprocess] of the configuration counts."
+    )]
+    Reprocess(Reprocess),
     /// Look at events
     Events(Events),
     /// Print or check the configuration
@@ -162,6 +170,39 @@ pub struct Ingest {
     /// Continue the last interrupted run with the same paths and flags
     #[arg(long)]
     pub resume: bool,
+    /// Work through the server at this address, not on the data directory
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// `reprocess`
+#[derive(Debug, Args)]
+pub struct Reprocess {
+    /// Copy the binary topics of all sources; overrides reprocess.upgrade_sources and reprocess.upgrade_system
+    #[arg(long, conflicts_with = "system")]
+    pub sources: bool,
+    /// Copy system topics; overrides reprocess.upgrade_sources and reprocess.upgrade_system
+    #[arg(long)]
+    pub system: bool,
+    /// Prefix of the topics that are read; overrides reprocess.previous_prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub previous_prefix: Option<String>,
+    /// Full name of a topic that is left out; may be given several times; overrides reprocess.deny_topics
+    #[arg(long, value_name = "TOPIC", value_delimiter = ',')]
+    pub deny_topic: Vec<String>,
+    /// What the names of system topics begin with that are copied; may be given several times; overrides
+    /// reprocess.include_system
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub include_system: Vec<String>,
+    /// Take JSON records too, of versions 4 to 6; the same as reprocess.legacy_json = true
+    #[arg(long)]
+    pub legacy_json: bool,
+    /// Read and count only, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Accepted for scripts: there is no time to wait before it begins
+    #[arg(long, hide = true)]
+    pub ignore_warning: bool,
     /// Work through the server at this address, not on the data directory
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,

@@ -16,6 +16,7 @@ mod interrupt;
 mod migrate;
 mod output;
 mod produce;
+mod reprocess;
 mod target;
 mod topics;
 mod walk;
@@ -58,6 +59,7 @@ pub fn main() -> Exit {
         Command::Groups(args) => with_config(&cli, |loaded| groups::run(&cli.global, &loaded.config, &args.command)),
         Command::Produce(args) => with_config(&cli, |loaded| produce::run(&cli.global, &loaded.config, args)),
         Command::Consume(args) => with_config(&cli, |loaded| consume::run(&cli.global, &loaded.config, args)),
+        Command::Reprocess(args) => with_config(&cli, |loaded| reprocess::run(&cli.global, &loaded.config, args)),
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }

@@ -172,6 +172,18 @@ fn check_names(config: &Config, report: &mut Report<'_>) {
     if let Some(allowed) = name_problem(prefix, TOPIC_PREFIX_MAX) {
         report.value(&KeyPath::of("events.topic_prefix"), &format!("{prefix:?}"), &format!("allowed is {allowed}"));
     }
+    let previous = &config.reprocess.previous_prefix;
+    if let Some(allowed) = name_problem(previous, TOPIC_PREFIX_MAX).filter(|_| !previous.is_empty()) {
+        report.value(
+            &KeyPath::of("reprocess.previous_prefix"),
+            &format!("{previous:?}"),
+            &format!("allowed is {allowed}"),
+        );
+    }
+    if config.reprocess.include_system.iter().any(String::is_empty) {
+        let shown = serde_json::Value::from(config.reprocess.include_system.clone()).to_string();
+        report.value(&KeyPath::of("reprocess.include_system"), &shown, "allowed are names that are not empty");
+    }
     if config.storage.data_dir.as_os_str().is_empty() {
         report.value(&KeyPath::of("storage.data_dir"), "\"\"", "allowed is the path of a directory");
     }

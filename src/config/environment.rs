@@ -64,8 +64,19 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnv
 }
 
 /// Sections of the configuration; a test keeps the list complete.
-const SECTIONS: [&str; 11] = [
-    "http", "kafka", "storage", "events", "streams", "identify", "logging", "metrics", "security", "sources", "topics",
+const SECTIONS: [&str; 12] = [
+    "http",
+    "kafka",
+    "storage",
+    "events",
+    "streams",
+    "identify",
+    "logging",
+    "metrics",
+    "security",
+    "reprocess",
+    "sources",
+    "topics",
 ];
 
 /// `EVENTS__TOPIC_PREFIX` -> `events.topic_prefix`; the name of a source or topic is taken as it is written.
@@ -152,7 +163,7 @@ impl FromEnvironment {
 /// An upstream name, our key, and how its value is written in our terms.
 type Kept = (&'static str, &'static str, fn(&str) -> String);
 
-const KEPT: [Kept; 11] = [
+const KEPT: [Kept; 17] = [
     ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
     ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
     ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
@@ -161,6 +172,12 @@ const KEPT: [Kept; 11] = [
     ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "events.api_default_event_wait", seconds),
     ("DP__EVENTS__GLOBAL_PARTITION_COUNT", "events.partition_count", str::to_owned),
     ("DP__EVENTS__IGNORE_TOPIC_MISMATCH", "events.ignore_topic_mismatch", go_boolean),
+    ("DP__EVENTS__REPROCESS__DENY_TOPICS", "reprocess.deny_topics", list),
+    ("DP__EVENTS__REPROCESS__INCLUDE_SYSTEM", "reprocess.include_system", list),
+    ("DP__EVENTS__REPROCESS__LEGACY_JSON", "reprocess.legacy_json", go_boolean),
+    ("DP__EVENTS__REPROCESS__PREVIOUS_PREFIX", "reprocess.previous_prefix", str::to_owned),
+    ("DP__EVENTS__REPROCESS__UPGRADE_SOURCES", "reprocess.upgrade_sources", go_boolean),
+    ("DP__EVENTS__REPROCESS__UPGRADE_SYSTEM", "reprocess.upgrade_system", go_boolean),
     ("DP__STREAMS__API_ALLOW_DELETE", "streams.api_allow_delete", go_boolean),
     ("BED__LOG_LEVEL", "logging.level", str::to_ascii_lowercase),
     ("BED__LOG_PRETTY", "logging.format", pretty),
@@ -182,6 +199,12 @@ fn go_boolean(value: &str) -> String {
         "0" | "f" | "F" | "FALSE" | "False" => "false".to_owned(),
         other => other.to_owned(),
     }
+}
+
+/// Upstream separates the items by commas.
+fn list(value: &str) -> String {
+    let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    serde_json::Value::from(items).to_string()
 }
 
 fn pretty(value: &str) -> String {

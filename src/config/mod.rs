@@ -26,7 +26,7 @@ pub use layer::{KeyPath, Origin};
 pub use problem::{ConfigErrors, Problem};
 pub use sections::{
     ClampReplicationFactor, Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging, Metrics,
-    Reserve, Storage, Streams,
+    Reprocess, Reserve, Storage, Streams,
 };
 pub use security::{LabelOption, LabelOptions, Releasability, Security, SecurityLabels, TlpOption, TlpOptions};
 pub use show::Entry;
@@ -60,6 +60,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Labels of security markings.
     pub security: Security,
+    /// What the `reprocess` command copies.
+    pub reprocess: Reprocess,
     /// Sources by name.
     pub sources: BTreeMap<String, Source>,
     /// Topics that differ from their defaults, by name without `azul.<prefix>.`.

@@ -368,6 +368,37 @@ impl Default for Streams {
     }
 }
 
+/// `[reprocess]`: what the `reprocess` command copies unless its flags say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reprocess {
+    /// Prefix of the topics that are read.
+    pub previous_prefix: String,
+    /// Copy the events of all sources.
+    pub upgrade_sources: bool,
+    /// Copy system topics.
+    pub upgrade_system: bool,
+    /// What the names of system topics begin with that are copied.
+    pub include_system: Vec<String>,
+    /// Full names of topics that are left out.
+    pub deny_topics: Vec<String>,
+    /// Whether records may be JSON.
+    pub legacy_json: bool,
+}
+
+impl Default for Reprocess {
+    fn default() -> Self {
+        Self {
+            previous_prefix: String::new(),
+            upgrade_sources: false,
+            upgrade_system: false,
+            include_system: ["delete", "error", "expedite", "insert"].map(str::to_owned).to_vec(),
+            deny_topics: Vec::new(),
+            legacy_json: false,
+        }
+    }
+}
+
 /// `[identify]`: file identification.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -3,6 +3,7 @@
 //! The parts are pure but for [`publish`], [`consume`] and [`reader`], which speak to the broker. Contract `events.md`.
 
 pub mod answer;
+pub(crate) mod batches;
 pub mod consume;
 pub mod filter;
 pub mod follower;
@@ -146,7 +147,8 @@ impl Dispatcher {
     }
 }
 
-fn new_topic(spec: TopicSpec) -> NewTopic {
+/// A topic as the plan wants it, to be made.
+pub(crate) fn new_topic(spec: TopicSpec) -> NewTopic {
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
     NewTopic { name: spec.name, partitions, config: spec.config }
 }

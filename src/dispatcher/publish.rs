@@ -8,16 +8,15 @@ use bytes::Bytes;
 
 use super::Dispatcher;
 use super::answer::{self, Failure};
+use super::batches::Batches;
 use super::hub::{PostAnswer, PostError, PostRequest};
 use super::inserts;
 use super::model::{self, Element, Event, Model, Timestamp};
 use super::params::PostParams;
 use super::pipeline::{Outgoing, Pipeline, Produced};
 use super::topic;
-use crate::broker::{Append, AppendError, BatchBuilder, CreateTopicError, Partition, Topic};
+use crate::broker::{Append, AppendError, CreateTopicError, Topic};
 
-/// A batch is closed once it holds this many bytes.
-const BATCH_BYTES: usize = 1 << 20;
 /// When another try makes sense after an overload.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -150,7 +149,7 @@ fn nothing_left(produced: &Produced, failures: &[Failure]) -> PostError {
 fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Result<(), PostError> {
     let options = &dispatcher.options;
     let mut topics: BTreeMap<String, Arc<Topic>> = BTreeMap::new();
-    let mut open: BTreeMap<(String, u32), (Arc<Partition>, BatchBuilder)> = BTreeMap::new();
+    let mut batches = Batches::default();
     for Outgoing { event, .. } in &prepared.produced.events {
         let name = match topic::route(&options.topic_prefix, event) {
             Ok(name) => name,
@@ -170,30 +169,12 @@ fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Resu
             topics.insert(name.clone(), dispatcher.topic(&name).map_err(topic_refusal)?);
         }
         let Some(topic) = topics.get(&name) else { continue };
-        let key = event.kafka_key();
-        let count = u32::try_from(topic.partitions.len()).unwrap_or(1);
-        let index = topic::partition(key.as_bytes(), count);
-        let Some(partition) = i32::try_from(index).ok().and_then(|i| topic.partition(i)) else { continue };
-        *prepared.topic_bytes.entry(name.clone()).or_default() += u64::try_from(value.len()).unwrap_or(0);
-        let place = (name, index);
-        let full = open.get(&place).is_some_and(|(_, b)| b.len() + value.len() > BATCH_BYTES && !b.is_empty());
-        if full {
-            close(open.remove(&place), &mut prepared.batches);
-        }
-        let fresh = || (partition.clone(), BatchBuilder::with_capacity(value.len() + 128));
-        open.entry(place).or_insert_with(fresh).1.push(now_ms, Some(key.as_bytes()), Some(&value));
+        *prepared.topic_bytes.entry(name).or_default() += u64::try_from(value.len()).unwrap_or(0);
+        batches.push(topic, now_ms, event.kafka_key().as_bytes(), Some(&value));
         prepared.stored += 1;
     }
-    open.into_values().for_each(|batch| close(Some(batch), &mut prepared.batches));
+    prepared.batches = batches.finish();
     Ok(())
-}
-
-fn close(batch: Option<(Arc<Partition>, BatchBuilder)>, batches: &mut Vec<Append>) {
-    if let Some((partition, builder)) = batch
-        && let Some(batch) = builder.build()
-    {
-        batches.push(Append { partition, batch });
-    }
 }
 
 fn refusal(error: AppendError) -> PostError {

@@ -18,6 +18,7 @@ use super::streams::BadName;
 use super::url::NotUtf8;
 use crate::admin::TopicRefusal;
 use crate::admin::records::{AppendRecordsError, ReadRecordsError};
+use crate::admin::reprocess::{BeginError, JobError};
 use crate::broker::{AppendError, CreateTopicError, NewTopicError};
 use crate::dispatcher::hub::{GetError, PostError};
 use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
@@ -235,6 +236,19 @@ pub(super) fn topic(problem: &TopicRefusal) -> Response {
         TopicRefusal::Exists(_) => plain(StatusCode::CONFLICT, "topic exists", &detail),
         TopicRefusal::Later(_) => later("try again later", &detail, Duration::from_secs(2)),
         TopicRefusal::Failed(_) => internal("the topic cannot be changed", &detail),
+    }
+}
+
+/// Reprocessing that did not begin.
+pub(super) fn reprocess(problem: &JobError) -> Response {
+    let detail = problem.to_string();
+    match problem {
+        JobError::Busy(_) => plain(StatusCode::CONFLICT, "reprocessing already", &detail),
+        JobError::Begin(BeginError::NoTopics(_)) => plain(StatusCode::NOT_FOUND, "nothing to reprocess", &detail),
+        JobError::Begin(BeginError::NoPrefix | BeginError::SamePrefix(_)) => {
+            plain(StatusCode::BAD_REQUEST, "bad parameters", &detail)
+        }
+        JobError::Thread(_) => internal("reprocessing did not begin", &detail),
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod metrics;
 mod records;
+mod reprocess;
 mod root;
 mod router;
 mod server;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Admin;
+use crate::admin::reprocess::Jobs;
 use crate::dispatcher::hub::Hub;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
@@ -40,6 +42,8 @@ pub struct Services {
     pub streams: Arc<Streams>,
     /// Topics, groups and entities, for people; `None` hides these routes.
     pub admin: Option<Arc<Admin>>,
+    /// Copies from a previous prefix; `None` hides these routes.
+    pub reprocess: Option<Arc<Jobs>>,
     /// What `/readyz` asks.
     pub readiness: Arc<dyn Readiness>,
     /// Where requests are counted, and what `/metrics` prints.

@@ -18,7 +18,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, metrics, records, root, streams, topics};
+use super::{Services, azulite, error, events, metrics, records, reprocess, root, streams, topics};
 
 /// One request, taken apart.
 pub(super) struct Call {
@@ -58,6 +58,7 @@ enum Route {
     Azulite(azulite::Resource),
     Topics(topics::Change),
     AppendRecords { topic: String },
+    Reprocess(reprocess::Reprocess),
 }
 
 impl Route {
@@ -77,6 +78,12 @@ impl Route {
             ["api", "v3", "stream", ref names @ ..] if names.iter().all(|name| !name.is_empty()) => {
                 return Self::find_stream(method, names);
             }
+            ["api", "azulite", "v1", "reprocess"] => match *method {
+                Method::POST => Self::Reprocess(reprocess::Reprocess::Begin),
+                Method::GET => Self::Reprocess(reprocess::Reprocess::Look),
+                Method::DELETE => Self::Reprocess(reprocess::Reprocess::Stop),
+                _ => return None,
+            },
             ["api", "azulite", "v1", ref names @ ..] if get => {
                 return azulite::Resource::find(names).map(Self::Azulite);
             }
@@ -129,6 +136,7 @@ impl Route {
             Self::Azulite(resource) => resource.template(),
             Self::Topics(change) => change.template(),
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
+            Self::Reprocess(_) => "/api/azulite/v1/reprocess",
         }
     }
 
@@ -149,6 +157,7 @@ impl Route {
             Self::Azulite(resource) => resource.answer(services, call).await,
             Self::Topics(change) => change.answer(services, call).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
+            Self::Reprocess(asked) => asked.answer(services, call).await,
         }
     }
 }

@@ -20,6 +20,8 @@ mod models;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod reprocess;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod security;

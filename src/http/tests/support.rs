@@ -158,6 +158,7 @@ impl Running {
         let services = Arc::new(Services {
             hub: hub_door,
             streams,
+            reprocess: None,
             admin: None,
             readiness: readiness_door,
             metrics: Arc::clone(&metrics),
