@@ -15,7 +15,7 @@ use super::target::{Opened, Target};
 use super::topics::no_such_api;
 use crate::admin::reprocess::{BeginError, Profile, Progress, Request, Run, Stage};
 use crate::config::Config;
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::prepare_topics;
 use crate::metrics::Metrics;
 use crate::serve::{dispatcher_options, reprocess_options};
 
@@ -119,13 +119,13 @@ fn on_store(config: &Config, opened: &Opened, request: Request, watch: &Watch) -
     let reprocess = reprocess_options(&options);
     let metrics = Arc::new(Metrics::new());
     let dry_run = request.dry_run;
-    let run = Run::begin(opened.broker.clone(), metrics.clone(), reprocess, request);
+    let run = Run::begin(opened.broker.clone(), metrics, reprocess, request);
     let run = run.map_err(|error| match error {
         BeginError::NoPrefix | BeginError::SamePrefix(_) => Refusal::usage(error.to_string()),
         BeginError::NoTopics(_) => Refusal::failed(error.to_string()),
     })?;
     if !dry_run {
-        let made = Dispatcher::start(options, opened.broker.clone(), metrics);
+        let made = prepare_topics(&options, &opened.broker);
         made.map_err(|error| Refusal::failed(format!("the topics cannot be made: {error}")))?;
     }
     let worker = run.clone();

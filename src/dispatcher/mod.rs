@@ -107,7 +107,7 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         streams: Arc<dyn CopyStreams>,
     ) -> Result<Self, StartError> {
-        prepare::prepare(&broker, &options.plan, options.ignore_topic_mismatch)?;
+        prepare_topics(&options, &broker)?;
         let context = reader::ReaderContext {
             broker: broker.clone(),
             topic_prefix: options.topic_prefix.clone(),
@@ -148,7 +148,15 @@ impl Dispatcher {
 }
 
 /// A topic as the plan wants it, to be made.
-pub(crate) fn new_topic(spec: TopicSpec) -> NewTopic {
+pub(crate) /// Makes the topics of the plan that are missing, and changes those that differ. Blocks for one commit per change.
+///
+/// # Errors
+/// See [`PrepareError`]; topics before the one it tells of have been changed.
+pub fn prepare_topics(options: &Options, broker: &Broker) -> Result<(), PrepareError> {
+    prepare::prepare(broker, &options.plan, options.ignore_topic_mismatch)
+}
+
+fn new_topic(spec: TopicSpec) -> NewTopic {
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
     NewTopic { name: spec.name, partitions, config: spec.config }
 }

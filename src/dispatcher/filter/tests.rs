@@ -112,7 +112,8 @@ fn purged_events_are_handed_to_the_caller_and_not_counted() {
     let mut batch: Vec<Event> = all.map(|event| Event::Binary(Box::new(event))).into();
     let (params, sources) = (params(""), sources());
     let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
-    let consumer = Consumer { params: &params, task: false, sources: &sources, purges: &purges, now };
+    let labels = contract_labels();
+    let consumer = Consumer { params: &params, task: false, sources: &sources, labels: &labels, purges: &purges, now };
     let mut counts = FilterCounts::default();
     let purged = consume(&mut batch, |event| event, &consumer, &mut counts);
     let purged: Vec<_> = purged.iter().map(|(event, kind)| (event.kafka_key(), *kind)).collect();
