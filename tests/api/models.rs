@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::Server;
 use crate::support::events::without;
 
-fn fixture(name: &str) -> String {
+pub(crate) fn fixture(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schemas").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -39,15 +39,20 @@ fn examples() -> Vec<Example> {
     all
 }
 
-fn vectors() -> Vec<Value> {
+/// The golden vectors of one kind: `single`, `bulk` or `legacy`.
+pub(crate) fn vectors(kind: &str) -> Vec<Value> {
     let vectors: Value = serde_json::from_str(&fixture("vectors.json")).expect("the vectors are JSON");
-    vectors["single"].as_array().expect("a list").clone()
+    vectors[kind].as_array().expect("a list").clone()
 }
 
 /// What the stored form of an example is: the decoded vector after the produce pipeline.
-fn expected(vector: &Value) -> Value {
-    let event = vector["decoded_json_after_avro"].clone();
-    let event = if vector["model"] == "status" && event["entity"]["status"] == "completed" {
+pub(crate) fn expected(vector: &Value) -> Value {
+    expected_form(vector["decoded_json_after_avro"].clone())
+}
+
+/// What the produce pipeline makes of a decoded event that has its key and tracking fields already.
+pub(crate) fn expected_form(event: Value) -> Value {
+    let event = if event["entity"]["status"].is_string() && event["entity"]["status"] == "completed" {
         without(event, "/entity/results")
     } else {
         event
@@ -57,7 +62,7 @@ fn expected(vector: &Value) -> Value {
     if limit.is_some_and(|limit| depth >= limit) { without(event, "/source/settings") } else { event }
 }
 
-fn has_random_key(model: &str) -> bool {
+pub(crate) fn has_random_key(model: &str) -> bool {
     ["delete", "download", "retrohunt"].contains(&model)
 }
 
@@ -96,7 +101,7 @@ fn refused_examples_are_refused_the_way_the_index_says() {
 #[test]
 fn accepted_examples_get_their_golden_keys_and_come_back_in_their_golden_form() {
     let server = Server::start();
-    let (examples, vectors) = (examples(), vectors());
+    let (examples, vectors) = (examples(), vectors("single"));
     let read = |model: &str, deadline: u32| {
         let flows = if model == "binary" { "r-expedite=true&r-historic=true" } else { "r-historic=true" };
         let query = format!("name=golden&version=1&count=1000&deadline={deadline}&{flows}");
@@ -123,7 +128,7 @@ fn accepted_examples_get_their_golden_keys_and_come_back_in_their_golden_form() 
     }
 }
 
-fn check_ok(ok: &Value, vector: &Value, file: &str) {
+pub(crate) fn check_ok(ok: &Value, vector: &Value, file: &str) {
     if let Some(key) = vector["kafka_key"].as_str() {
         assert_eq!(ok["kafka_key"], key, "{file}");
     }
