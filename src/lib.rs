@@ -10,7 +10,7 @@
 //! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
 //! | [`admin`] | what a person may ask about a store |
 //! | [`broker`] | the one door to the log |
-//! | [`metrics`] | what is counted |
+//! | [`metrics`], [`log_files`] | what is counted; files of requests and refused events |
 //!
 //! Arrows point down: edges call the dispatcher and the streams service, those call the broker and the store
 //! (`azulite-storage`), never the other way.
@@ -23,6 +23,7 @@ pub mod dispatcher;
 pub mod http;
 pub mod identify;
 pub mod kafka;
+pub mod log_files;
 pub mod metrics;
 mod notify;
 pub mod serve;

@@ -272,6 +272,8 @@ metrics! {
         "Events added per stage on publishing", counters(["pipeline"], 0);
     produce_pipelines_error: Counters<1> = "dispatcher_events_produce_pipelines_error",
         "Failures per stage on publishing", counters(["pipeline"], 0);
+    produce_bad_version: Counters<3> = "dispatcher_events_produce_bad_version", "Publishes refused for an event's version",
+        counters(["entity", "version", "author"], 3);
     tracking: Gauges<1> = "dispatcher_events_redis_tracking", "Open tasks", gauges(["origin"], 0);
     tracking_control: Counters<1> = "dispatcher_events_redis_tracking_control", "Changes of open tasks",
         counters(["origin"], 0);
@@ -279,6 +281,8 @@ metrics! {
         gauges(["topic"], 1);
     kafka_produced_errors: Counters<1> = "dispatcher_kafka_produced_message_error_total",
         "Events that could not be appended", counters(["topic"], 1);
+    kafka_consumed_bytes: Gauges<3> = "dispatcher_kafka_consumed_message_bytes_total",
+        "Bytes read by what follows topics within the process", gauges(["name", "group", "topic"], 0);
     kafka_rebalances: Counters<2> = "dispatcher_kafka_rebalance_count", "Rebalances", counters(["name", "group"], 2);
     dedupe_lookups: PlainCounter = "dispatcher_dedupe_lookups_total", "Look-ups of the duplicate filter", counter();
     dedupe_hits: PlainCounter = "dispatcher_dedupe_hits_total", "Duplicates found", counter();
@@ -297,6 +301,8 @@ metrics! {
         histograms(["method", "path"], 0, &BUCKETS_C);
     restapi_codes: Counters<3> = "dispatcher_restapi_response_codes", "Requests by status code",
         counters(["method", "path", "code"], 0);
+    log_lines_dropped: Counters<1> = "azulite_log_lines_dropped_total", "Lines of log files that were not written",
+        counters(["file"], 0);
     data_exist_requests: PlainCounter = "dispatcher_data_exist_requests_total", "Existence tests of blobs", counter();
     data_upload_requests: PlainCounter = "dispatcher_data_upload_requests_total", "Uploads", counter();
     data_uploaded_bytes: PlainCounter = "dispatcher_data_uploaded_bytes_total", "Bytes of stored uploads", counter();

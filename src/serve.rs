@@ -21,10 +21,11 @@ use crate::dispatcher::labels::Labels;
 use crate::dispatcher::params::Limits;
 use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
 use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
-use crate::dispatcher::{self, Dispatcher, SharedDispatcher};
+use crate::dispatcher::{self, Dispatcher, SharedDispatcher, caches, replay};
 use crate::http::{self, Readiness, RouteLimits, Services, Subsystem};
 use crate::identify::Identifier;
 use crate::kafka;
+use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::streams::{self, Copier, EmbeddedBlobs, Engine, Streams};
@@ -38,6 +39,9 @@ pub enum ServeError {
     /// The Kafka listener could not be bound.
     #[error(transparent)]
     BindKafka(#[from] kafka::listener::BindError),
+    /// `logging.path` cannot be written.
+    #[error("logging.path: {0}")]
+    LogFiles(std::io::Error),
     /// The data directory could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -77,6 +81,8 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 }
 
 async fn serve(config: &Config) -> Result<(), ServeError> {
+    let metrics = Arc::new(Metrics::new());
+    let log_files = log_files(config, &metrics)?;
     let server = http::Server::bind(http_options(config)).await?;
     let address = server.local_addr();
     let kafka = match kafka_options(config) {
@@ -91,7 +97,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let store = open(config, &fatal)?;
     let dispatcher_options = dispatcher_options(config)?;
     let reprocess_options = reprocess_options(&dispatcher_options);
-    let metrics = Arc::new(Metrics::new());
+    let dispatcher_options = dispatcher::Options { log_files: log_files.clone(), ..dispatcher_options };
     let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
     let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
     broker.set_fixed_config(fixed_config(config));
@@ -106,7 +112,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
     let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
     let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
-    let services = Arc::new(Services { reprocess: Some(jobs.clone()), ..services });
+    let services = Arc::new(Services { reprocess: Some(jobs.clone()), log_files: log_files.clone(), ..services });
 
     let api = kafka.as_ref().map(|listener| kafka_api(config, &store, kafka_broker, listener)).transpose()?;
 
@@ -118,6 +124,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     }
     notify.ready(&format!("serving HTTP on {address}"));
     let stop = CancellationToken::new();
+    let saver = tokio::spawn(save_caches(dispatcher.clone()));
     let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
     let kafka = async {
         match kafka.zip(api) {
@@ -131,17 +138,44 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
         tracing::warn!(connections = cut, "connections were still busy at the end of the drain time and were cut");
     }
     watcher.abort();
+    saver.abort();
     notify.status("closing the store");
-    let close = move || {
+    let last = tokio::task::spawn_blocking(move || {
         jobs.close();
-        store.close();
-    };
-    tokio::task::spawn_blocking(close).await.map_err(start_error("the store did not close"))?;
+        dispatcher.save_caches();
+        log_files.iter().for_each(|files| files.close());
+    });
+    last.await.map_err(start_error("the caches could not be saved"))?;
+    tokio::task::spawn_blocking(move || store.close()).await.map_err(start_error("the store did not close"))?;
     match fatal.reason() {
         Some(reason) => Err(ServeError::Stopped(reason)),
         None => {
             tracing::info!("stopped");
             Ok(())
+        }
+    }
+}
+
+/// The files of `logging.path`, if they are wanted.
+fn log_files(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<LogFiles>>, ServeError> {
+    let path = Path::new(&config.logging.path);
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    LogFiles::open(path, metrics.clone()).map(|files| Some(Arc::new(files))).map_err(ServeError::LogFiles)
+}
+
+/// How often caches are saved while the server runs; what a crash takes of them is only work saved.
+const SAVE_CACHES: Duration = Duration::from_secs(300);
+
+async fn save_caches(dispatcher: Arc<Dispatcher>) {
+    let mut due = tokio::time::interval(SAVE_CACHES);
+    due.tick().await;
+    loop {
+        due.tick().await;
+        let dispatcher = dispatcher.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || dispatcher.save_caches()).await {
+            tracing::error!(%error, "the caches could not be saved");
         }
     }
 }
@@ -333,6 +367,16 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         max_waiting: usize::try_from(config.http.max_connections).unwrap_or(usize::MAX),
         group_retention_ms: i64::from(events.consumer_group_retention_days) * 86_400_000,
         max_readers: 10_000,
+        log_files: None,
+        caches: caches::Options {
+            dedupe_bytes: events.dedupe_cache_bytes,
+            replay: replay::Options {
+                size_bytes: events.replay_plugin_cache.size_bytes,
+                ttl: events.replay_plugin_cache.ttl,
+                min_runtime: events.replay_plugin_cache.min_runtime,
+            },
+            folder: Some(config.storage.data_dir.join("caches")),
+        },
     })
 }
 
@@ -475,6 +519,7 @@ fn services(
         reprocess: None,
         readiness: Arc::new(Ready { store: store.clone(), warned: AtomicBool::new(false) }),
         metrics: metrics.clone(),
+        log_files: None,
         limits: RouteLimits {
             event_body_bytes: config.http.max_event_body,
             upload_bytes,

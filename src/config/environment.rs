@@ -163,7 +163,7 @@ impl FromEnvironment {
 /// An upstream name, our key, and how its value is written in our terms.
 type Kept = (&'static str, &'static str, fn(&str) -> String);
 
-const KEPT: [Kept; 17] = [
+const KEPT: [Kept; 22] = [
     ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
     ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
     ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
@@ -178,6 +178,11 @@ const KEPT: [Kept; 17] = [
     ("DP__EVENTS__REPROCESS__PREVIOUS_PREFIX", "reprocess.previous_prefix", str::to_owned),
     ("DP__EVENTS__REPROCESS__UPGRADE_SOURCES", "reprocess.upgrade_sources", go_boolean),
     ("DP__EVENTS__REPROCESS__UPGRADE_SYSTEM", "reprocess.upgrade_system", go_boolean),
+    ("DP__EVENTS__DEDUPE_CACHE_BYTES", "events.dedupe_cache_bytes", whole_size),
+    ("DP__EVENTS__REPLAY_PLUGIN_CACHE__SIZE_BYTES", "events.replay_plugin_cache.size_bytes", whole_size),
+    ("DP__EVENTS__REPLAY_PLUGIN_CACHE__TTL_SECONDS", "events.replay_plugin_cache.ttl", seconds),
+    ("DP__EVENTS__REPLAY_PLUGIN_CACHE__MIN_RUNTIME_SECONDS", "events.replay_plugin_cache.min_runtime", seconds),
+    ("DP__LOG_PATH", "logging.path", str::to_owned),
     ("DP__STREAMS__API_ALLOW_DELETE", "streams.api_allow_delete", go_boolean),
     ("BED__LOG_LEVEL", "logging.level", str::to_ascii_lowercase),
     ("BED__LOG_PRETTY", "logging.format", pretty),
@@ -230,7 +235,6 @@ fn refusal(upstream: &str, value: &str) -> Option<String> {
 /// What to do instead of a variable that means something but is not read yet.
 fn unread(upstream: &str) -> Option<&'static str> {
     match upstream {
-        "DP__LOG_PATH" => Some("the log goes to standard error"),
         "DP__STREAMS__BACKEND" | "DP__STREAMS__LOCAL__PATH" => Some("blobs are kept in storage.data_dir"),
         "DP__STREAMS__XOR_ENCODING" | "DP__STREAMS__AES_ENABLED" | "DP__STREAMS__AES_KEY" => {
             Some("existing encoded stores cannot be adopted yet")
@@ -240,14 +244,12 @@ fn unread(upstream: &str) -> Option<&'static str> {
 }
 
 /// Upstream names that tune a broker, a cache or a library that does not exist here, or a feature that comes later.
-const TUNING: [&str; 14] = [
+const TUNING: [&str; 12] = [
     "DP__EVENTS__KAFKA__",
     "DP__EVENTS__REDIS__",
     "DP__EVENTS__REPROCESS__",
-    "DP__EVENTS__REPLAY_PLUGIN_CACHE__",
     "DP__EVENTS__LOST_TASKS_",
     "DP__EVENTS__OLD_CONSUMER_GROUP_",
-    "DP__EVENTS__DEDUPE_CACHE_BYTES",
     "DP__EVENTS__MAX_CONSUMED_EVENTS_PER_CONSUMER",
     "DP__EVENTS__ENABLE_EXTENDED_KAFKA_METRICS",
     "DP__STREAMS__CACHE__",
@@ -302,6 +304,8 @@ mod tests {
         for (name, value, shown) in [
             ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "7", "\"7s\""),
             ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "1.5Gi", "\"1Gi\""),
+            ("DP__EVENTS__DEDUPE_CACHE_BYTES", "64Mi", "\"64Mi\""),
+            ("DP__EVENTS__REPLAY_PLUGIN_CACHE__TTL_SECONDS", "60", "\"60s\""),
             ("DP__STREAMS__API_ALLOW_DELETE", "1", "\"true\""),
             ("BED__LOG_LEVEL", "WARN", "\"warn\""),
             ("BED__LOG_PRETTY", "false", "\"json\""),

@@ -332,6 +332,11 @@ pub struct Events {
     pub ignore_topic_mismatch: bool,
     /// Days after which the read position of a plugin that no longer asks is dropped.
     pub consumer_group_retention_days: u32,
+    /// Memory for remembering what consumers have been handed, so that they get no event twice; 0 is off.
+    #[serde(with = "units::size")]
+    pub dedupe_cache_bytes: u64,
+    /// Results of costly plugin runs.
+    pub replay_plugin_cache: ReplayPluginCache,
 }
 
 impl Default for Events {
@@ -345,7 +350,30 @@ impl Default for Events {
             max_fetch_bytes: 64 * MI,
             ignore_topic_mismatch: true,
             consumer_group_retention_days: 30,
+            dedupe_cache_bytes: 0,
+            replay_plugin_cache: ReplayPluginCache::default(),
         }
+    }
+}
+
+/// `[events.replay_plugin_cache]`: results of costly plugin runs, used again for the same bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplayPluginCache {
+    /// Memory for them; 0 is off.
+    #[serde(with = "units::size")]
+    pub size_bytes: u64,
+    /// How long one is used.
+    #[serde(with = "units::duration")]
+    pub ttl: Duration,
+    /// Runs that took longer than this are remembered.
+    #[serde(with = "units::duration")]
+    pub min_runtime: Duration,
+}
+
+impl Default for ReplayPluginCache {
+    fn default() -> Self {
+        Self { size_bytes: 0, ttl: Duration::from_secs(1800), min_runtime: Duration::from_secs(10) }
     }
 }
 
@@ -415,6 +443,8 @@ pub struct Logging {
     pub level: LogLevel,
     /// Shape of a line.
     pub format: LogFormat,
+    /// Folder of the files with requests and refused events; empty is none.
+    pub path: String,
 }
 
 /// Least level that is written to the log.

@@ -1,23 +1,29 @@
 //! GET: events are gathered by precedence, filtered, and handed out. Contract events.md 5.3 to 5.5.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Dispatcher;
 use super::answer::{Info, Multipart, events_json};
+use super::filter::duplicates::{self, Asking, Mark};
 use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE, previously_deleted};
 use super::hub::{Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest};
-use super::model::{self, Event, Model, Timestamp};
+use super::model::{self, BinaryEvent, Event, Model, StatusEvent, Timestamp};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::purge::{PurgeKind, Purged};
 use super::reader::{Candidate, Reader, ReaderError, Taken};
+use super::replay::{self, NotReplayed};
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
+use crate::log_files::{EventLine, Excerpt};
 
 /// Filter stage and reason of a task whose event has no key.
 const NO_ID: FilterKey = FilterKey { stage: "RaiseDequeuedStatus", reason: "error_no_id" };
+/// Filter stage and reason of a task that was answered with an earlier result.
+const REPLAYED: FilterKey = FilterKey { stage: replay::STAGE, reason: replay::CACHED };
 /// The longest one sweep without waiting (`deadline=0`) goes on while everything is filtered.
 const SWEEP: Duration = Duration::from_secs(1);
 /// When another try makes sense after an overload.
@@ -42,7 +48,8 @@ pub(super) async fn get(dispatcher: Arc<Dispatcher>, request: GetRequest) -> Res
     if params.filter_ignored {
         tracing::info!(name = params.name, "the parameter `filter` of old releases has no meaning any more");
     }
-    let request = Arc::new(Gather { dispatcher, params, task: request.task });
+    let GetRequest { task, user_agent, .. } = request;
+    let request = Arc::new(Gather { dispatcher, params, task, user_agent, gathered: Mutex::default() });
     let (reader, not_ready) = request.clone().open().await?;
     let labels = [request.params.name.as_str(), request.params.model.as_str()];
     request.dispatcher.metrics.event_fetch_requests.inc(labels);
@@ -58,6 +65,9 @@ struct Gather {
     dispatcher: Arc<Dispatcher>,
     params: GetParams,
     task: bool,
+    user_agent: String,
+    /// What the passes so far have gathered, for the duplicate filter; empty without it.
+    gathered: Mutex<HashSet<Mark>>,
 }
 
 /// Runs on a blocking thread; its result is dropped there, and what was taken given back, when the request has gone.
@@ -95,6 +105,9 @@ impl Gather {
             }
             if params.reset {
                 reader.forget_groups()?;
+                if let Some(duplicates) = dispatcher.caches.duplicates.as_ref().filter(|_| !params.debug) {
+                    duplicates.clear();
+                }
             }
             let not_ready = reader.open(now_ms)?;
             Ok((reader, not_ready))
@@ -175,28 +188,43 @@ impl Gather {
         if candidates.is_empty() {
             return Ok((false, gathered));
         }
+        let Dispatcher { options, metrics, caches, purges, .. } = self.dispatcher.as_ref();
         let taken_bytes = candidates.iter().map(|candidate| candidate.value.len()).sum();
-        let mut fetched = decode(candidates, &mut gathered.counts);
+        let started = Instant::now();
+        let mut fetched = self.decode(candidates, &mut gathered.counts);
+        metrics.consume_duration.observe(["upgrade_event"], started.elapsed());
+        let started = Instant::now();
         let now_ms = azulite_storage::clock::now_ms();
         if self.params.model == Model::Binary {
-            self.dispatcher.purges.catch_up()?;
+            purges.catch_up()?;
         }
+        let mut earlier = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let duplicates = caches.duplicates.as_ref();
         let purged = {
+            let asking = duplicates.and_then(|d| Asking::new(d, metrics, &self.params, &earlier));
             let consumer = Consumer {
                 params: &self.params,
                 task: self.task,
-                sources: &self.dispatcher.options.sources,
-                labels: &self.dispatcher.options.labels,
-                purges: &self.dispatcher.purges.read(),
+                sources: &options.sources,
+                labels: &options.labels,
+                purges: &purges.read(),
                 now: Timestamp::from_millis(now_ms),
+                duplicates: asking.as_ref(),
+                metrics,
             };
             filter::consume(&mut fetched, |(event, _)| event, &consumer, &mut gathered.counts)
         };
         self.bury(purged, &mut gathered.counts, now_ms);
         gathered.events = fetched.into_iter().map(|(event, _)| event).collect();
         if self.task && self.params.model == Model::Binary {
+            self.replay(&mut gathered, now_ms);
             self.raise_dequeued(&mut gathered, now_ms / 1000);
         }
+        if duplicates.is_some() {
+            earlier.extend(duplicates::marks(&self.params, &gathered.events));
+        }
+        drop(earlier);
+        metrics.consume_duration.observe(["run_pipelines"], started.elapsed());
         if self.params.avro {
             gathered.bytes = taken_bytes;
         } else {
@@ -224,6 +252,77 @@ impl Gather {
         self.dispatcher.metrics.consume_pipelines_error.add([previously_deleted::STAGE], failed);
     }
 
+    /// Writes down an event that something is wrong with, if anybody wants to know.
+    fn log(&self, pipeline: &'static str, what: &str, error: &str, excerpt: impl FnOnce() -> Excerpt) {
+        if let Some(files) = self.dispatcher.log_files() {
+            let line = EventLine::new(&self.user_agent, pipeline, what, error, excerpt());
+            files.consumer(&self.params.name, &self.params.version, line);
+        }
+    }
+
+    /// Decodes what was taken; records that are no events of their topic's model are counted (design.md 16).
+    fn decode(&self, candidates: Vec<Candidate>, counts: &mut FilterCounts) -> Vec<(Event, Candidate)> {
+        let mut events = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let Some(model) = candidate.model else {
+                counts.add(UNDECODABLE);
+                continue;
+            };
+            match model::decode_avro(model, &candidate.value) {
+                Ok(event) => events.push((event, candidate)),
+                Err(error) => {
+                    counts.add(UNDECODABLE);
+                    let what = format!("a record is no {model} event");
+                    self.log(UNDECODABLE.stage, &what, &error.to_string(), || Excerpt::of_bytes(&candidate.value));
+                }
+            }
+        }
+        events
+    }
+
+    /// Answers tasks with what the same plugin made of the same bytes before (5.5.7).
+    fn replay(&self, gathered: &mut Gathered, now_ms: i64) {
+        let Some(cache) = self.dispatcher.caches.replay.as_ref().filter(|_| !self.params.debug) else { return };
+        let metrics = &self.dispatcher.metrics;
+        let GetParams { name, version, .. } = &self.params;
+        let started = Instant::now();
+        let Gathered { events, counts, .. } = gathered;
+        events.retain(|event| {
+            let Event::Binary(trigger) = event else { return true };
+            if trigger.flags.bypass_cache || trigger.kafka_key.is_empty() {
+                return true;
+            }
+            let Some(remembered) = cache.find(&trigger.entity.sha256, name, version, now_ms) else { return true };
+            match self.publish_again(trigger, &remembered, now_ms) {
+                Ok(()) => {
+                    metrics.replay_hits.at([name]).add(1);
+                    metrics.replay_seconds.at([name]).add(whole_seconds(remembered.entity.runtime));
+                    counts.add(REPLAYED);
+                    false
+                }
+                Err(error) => {
+                    metrics.consume_pipelines_error.inc([replay::STAGE]);
+                    tracing::info!(name, version, %error, "an earlier result was not used and the task is handed out");
+                    self.log(replay::STAGE, "the task is handed out instead", &error.to_string(), || {
+                        Excerpt::of(event)
+                    });
+                    true
+                }
+            }
+        });
+        metrics.consume_pipelines_duration.observe([replay::STAGE], started.elapsed());
+    }
+
+    fn publish_again(&self, trigger: &BinaryEvent, remembered: &StatusEvent, now_ms: i64) -> Result<(), NotReplayed> {
+        let GetParams { name, version, .. } = &self.params;
+        let dequeued = format!("{}.{name}.{version}.{}", trigger.kafka_key, now_ms / 1000);
+        let status = replay::status_for(remembered, trigger, dequeued, Timestamp::from_millis(now_ms))?;
+        replay::copy_streams(self.dispatcher.streams.as_ref(), remembered, &trigger.source.name)?;
+        let status = vec![Event::Status(Box::new(status))];
+        let published = super::publish::post_own(&self.dispatcher, Model::Status, status, replay::USER_AGENT);
+        published.map_err(|error| NotReplayed::Publish(format!("{error:?}")))
+    }
+
     /// Marks events as tasks (5.5.8).
     fn raise_dequeued(&self, gathered: &mut Gathered, now_secs: i64) {
         let GetParams { name, version, .. } = &self.params;
@@ -247,6 +346,7 @@ impl Gather {
     }
 
     fn answer(&self, gathered: Gathered, not_ready: &[Flow]) -> Result<GetAnswer, GetError> {
+        let started = Instant::now();
         let Gathered { events, encoded, counts, taken, .. } = gathered;
         let metrics = &self.dispatcher.metrics;
         let labels = [self.params.name.as_str(), self.params.model.as_str()];
@@ -263,7 +363,10 @@ impl Gather {
         };
         let Multipart { content_type, head, tail } = Multipart::new(&info, &body, super::random_bytes);
         let body = vec![Bytes::from(head), Bytes::from(body), Bytes::from(tail)];
-        Ok(GetAnswer { content_type, body, delivery: Some(DeliveryGuard::new(Positions(taken))) })
+        metrics.consume_duration.observe(["metadata"], started.elapsed());
+        let marks = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
+        let positions = Positions { taken, marks: marks.into_iter().collect(), dispatcher: self.dispatcher.clone() };
+        Ok(GetAnswer { content_type, body, delivery: Some(DeliveryGuard::new(positions)) })
     }
 }
 
@@ -279,26 +382,28 @@ impl Gathered {
     }
 }
 
-fn decode(candidates: Vec<Candidate>, counts: &mut FilterCounts) -> Vec<(Event, Candidate)> {
-    let mut events = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        match candidate.model.and_then(|model| model::decode_avro(model, &candidate.value).ok()) {
-            Some(event) => events.push((event, candidate)),
-            None => counts.add(UNDECODABLE),
-        }
-    }
-    events
+/// The whole part of a run time; what is no time at all is 0.
+fn whole_seconds(runtime: f64) -> i64 {
+    Duration::try_from_secs_f64(runtime).map_or(0, |took| i64::try_from(took.as_secs()).unwrap_or(0))
 }
 
-/// Moves the positions once the client has the answer.
-struct Positions(Taken);
+/// Moves the positions once the client has the answer, and remembers that it has.
+struct Positions {
+    taken: Taken,
+    marks: Vec<Mark>,
+    dispatcher: Arc<Dispatcher>,
+}
 
 impl Delivery for Positions {
     fn on_delivered(self: Box<Self>) {
-        self.0.delivered();
+        let Self { taken, marks, dispatcher } = *self;
+        if let Some(duplicates) = &dispatcher.caches.duplicates {
+            duplicates.seen(&marks, &dispatcher.metrics);
+        }
+        taken.delivered();
     }
 
     fn on_lost(self: Box<Self>) {
-        drop(self.0);
+        drop(self.taken);
     }
 }

@@ -139,6 +139,10 @@ impl<T: Followed> Follower<T> {
                 return Err(error);
             }
         };
+        let bytes: usize = records.iter().map(|record| record.value.as_ref().map_or(0, |value| value.len())).sum();
+        // It is of no group.
+        let consumed = self.metrics.kafka_consumed_bytes.at(["dispatcher", "", &self.topic]);
+        consumed.add(i64::try_from(bytes).unwrap_or(0));
         let refused: Vec<Unusable> = {
             let mut current = self.write();
             let outcomes = records.iter().map(|record| current.apply(record.key.as_deref(), record.value.as_deref()));

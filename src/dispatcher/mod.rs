@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub(crate) mod batches;
+pub mod caches;
 pub mod consume;
 pub mod filter;
 pub mod follower;
@@ -20,6 +21,8 @@ pub mod publish;
 pub mod purge;
 pub mod reader;
 pub mod readers;
+pub mod replay;
+mod snapshot;
 pub mod sources;
 pub mod topic;
 
@@ -30,6 +33,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, CreateTopicError, NewTopic, ReadError, Topic};
+use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 pub use prepare::PrepareError;
 
@@ -67,14 +71,18 @@ pub struct Options {
     pub group_retention_ms: i64,
     /// Readers kept in memory, at most.
     pub max_readers: usize,
+    /// Where events are written down that something was wrong with, if anywhere.
+    pub log_files: Option<Arc<LogFiles>>,
+    /// Caches that save work.
+    pub caches: caches::Options,
 }
 
 /// The event hub.
-#[derive(Debug)]
 pub struct Dispatcher {
     options: Options,
     broker: Broker,
     metrics: Arc<Metrics>,
+    caches: caches::Caches,
     readers: Readers,
     waiting: tokio::sync::Semaphore,
     stopping: CancellationToken,
@@ -93,6 +101,12 @@ pub enum StartError {
     /// What has been deleted or inserted could not be read.
     #[error("the deletes and inserts cannot be read: {0}")]
     Read(#[from] ReadError),
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Dispatcher {
@@ -120,7 +134,9 @@ impl Dispatcher {
         let purges = Follower::new(broker.clone(), system(Model::Delete), metrics.clone());
         let inserts = Follower::new(broker.clone(), system(Model::Insert), metrics.clone());
         let burial = Arc::new(Burial::new(broker.clone(), metrics.clone(), stopping.clone()));
-        let this = Self { options, broker, metrics, readers, waiting, stopping, purges, burial, inserts, streams };
+        let caches = caches::Caches::open(&options.caches);
+        let this =
+            Self { options, broker, metrics, caches, readers, waiting, stopping, purges, burial, inserts, streams };
         this.follow()?;
         Ok(this)
     }
@@ -136,6 +152,16 @@ impl Dispatcher {
         self.stopping.cancel();
     }
 
+    /// Saves the caches, as far as they have changed. Blocks.
+    pub fn save_caches(&self) {
+        self.caches.save();
+    }
+
+    /// Where events are written down that something was wrong with.
+    fn log_files(&self) -> Option<&LogFiles> {
+        self.options.log_files.as_deref()
+    }
+
     /// The log behind it.
     pub fn broker(&self) -> &Broker {
         &self.broker
@@ -147,8 +173,7 @@ impl Dispatcher {
     }
 }
 
-/// A topic as the plan wants it, to be made.
-pub(crate) /// Makes the topics of the plan that are missing, and changes those that differ. Blocks for one commit per change.
+/// Makes the topics of the plan that are missing, and changes those that differ. Blocks for one commit per change.
 ///
 /// # Errors
 /// See [`PrepareError`]; topics before the one it tells of have been changed.
@@ -156,7 +181,8 @@ pub fn prepare_topics(options: &Options, broker: &Broker) -> Result<(), PrepareE
     prepare::prepare(broker, &options.plan, options.ignore_topic_mismatch)
 }
 
-fn new_topic(spec: TopicSpec) -> NewTopic {
+/// A topic as the plan wants it, to be made.
+pub(crate) fn new_topic(spec: TopicSpec) -> NewTopic {
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
     NewTopic { name: spec.name, partitions, config: spec.config }
 }

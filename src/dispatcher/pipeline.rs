@@ -5,17 +5,23 @@
 //! the one commit are the caller's.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::filter::{ageoff, previously_deleted};
 use super::inserts::{self, Inserts};
 use super::model::{self, BinaryEvent, Event, Flags, Model, StatusEvent, Timestamp};
 use super::purge::PurgeOrders;
+use super::replay::{self, Completion, ReplayCache};
 use super::sources::Sources;
+use crate::log_files::Excerpt;
+use crate::metrics::Metrics;
 
 /// Stage names, part of 425 texts and metric labels.
 pub mod stage {
     /// Drops what its source does not keep any more (3.1).
     pub const AGEOFF: &str = super::ageoff::STAGE;
+    /// Picks out the completions to remember (3.2).
+    pub const REPLAY: &str = super::replay::STAGE;
     /// Ends tasks and takes the results out of statuses (3.3).
     pub const STATUS_RESULTS: &str = "ProduceStatusResults";
     /// Adds the children that people attached to these files (3.4).
@@ -29,7 +35,14 @@ pub mod stage {
 }
 
 const COMPLETED: [&str; 3] = ["completed", "completed-empty", "completed-with-errors"];
+/// Errors of one request that have their event with them.
+const SHOWN_EVENTS: usize = 16;
 const IN_PROGRESS: [&str; 2] = ["heartbeat", "dequeued"];
+
+/// Whether a status of this word has results.
+pub fn is_completed(status: &str) -> bool {
+    COMPLETED.contains(&status)
+}
 
 /// One event on its way to the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +116,8 @@ pub struct StageError {
     pub author: String,
     /// What was wrong.
     pub reason: String,
+    /// The event, in the first errors of a request.
+    pub event: Excerpt,
 }
 
 /// What the pipeline made of one request.
@@ -118,6 +133,8 @@ pub struct Produced {
     pub closed_tasks: Vec<ClosedTask>,
     /// Completed runs.
     pub completed_runs: Vec<CompletedRun>,
+    /// Costly runs to remember once their statuses are stored.
+    pub completions: Vec<Completion>,
     /// For the error log.
     pub errors: Vec<StageError>,
 }
@@ -133,6 +150,10 @@ pub struct Pipeline<'a> {
     pub purges: &'a PurgeOrders,
     /// The time of the request.
     pub now: Timestamp,
+    /// What remembers costly runs, if anything does.
+    pub replay: Option<&'a ReplayCache>,
+    /// Where it is counted how long the stages take.
+    pub metrics: &'a Metrics,
 }
 
 impl Pipeline<'_> {
@@ -144,16 +165,28 @@ impl Pipeline<'_> {
             events: events.into_iter().map(|event| Outgoing::new(event, true)).collect(),
             ..Produced::default()
         };
-        self.ageoff(&mut produced);
-        // ReplayPluginCompletion (3.2) remembers costly results here.
-        status_results(&mut produced);
-        inserts::inject(&mut produced, self.inserts, self.now);
-        inject_id(&mut produced, &mut random);
+        self.timed(stage::AGEOFF, || self.ageoff(&mut produced));
+        self.timed(stage::REPLAY, || self.pick_completions(&mut produced));
+        self.timed(stage::STATUS_RESULTS, || status_results(&mut produced));
+        self.timed(stage::INJECT_CHILDREN, || inserts::inject(&mut produced, self.inserts, self.now));
+        self.timed(stage::INJECT_ID, || inject_id(&mut produced, &mut random));
         // Tracking fields (3.7) come before the deletion check, so that all four kinds of purge see them (section 10, 19).
         produced.events.iter_mut().for_each(|outgoing| model::set_tracking(&mut outgoing.event));
-        self.previously_deleted(&mut produced);
-        setting_removal(&mut produced);
+        self.timed(stage::PREVIOUSLY_DELETED, || self.previously_deleted(&mut produced));
+        self.timed(stage::SETTING_REMOVAL, || setting_removal(&mut produced));
         produced
+    }
+
+    fn timed(&self, stage: &'static str, pass: impl FnOnce()) {
+        let started = Instant::now();
+        pass();
+        self.metrics.produce_pipelines_duration.observe([stage], started.elapsed());
+    }
+
+    /// 3.2: what is remembered has its results still; it never drops anything.
+    fn pick_completions(&self, produced: &mut Produced) {
+        let Some(cache) = self.replay else { return };
+        produced.completions = produced.events.iter().filter_map(|outgoing| cache.worth(&outgoing.event)).collect();
     }
 
     fn ageoff(&self, produced: &mut Produced) {
@@ -220,7 +253,7 @@ fn status_results(produced: &mut Produced) {
 /// The results to publish of one status, which loses them; every one of them, or the reason why none can be.
 fn take_results(status: &mut StatusEvent, produced: &mut Produced) -> Result<Vec<Event>, String> {
     produced.closed_tasks.extend(closed_task(status));
-    if !COMPLETED.contains(&status.entity.status.as_str()) {
+    if !is_completed(&status.entity.status) {
         return Ok(Vec::new());
     }
     produced
@@ -267,22 +300,34 @@ fn setting_removal(produced: &mut Produced) {
             Ok(_) => {}
             Err(_) => {
                 let reason = format!("source.settings.remove_at_depth is no integer: {text:?}");
-                errors.push(StageError::new(stage::SETTING_REMOVAL, &outgoing.event, reason));
+                note(errors, StageError::new(stage::SETTING_REMOVAL, &outgoing.event, reason), &outgoing.event);
             }
         }
     }
 }
 
+/// Adds an error, with its event as long as there are few.
+fn note(errors: &mut Vec<StageError>, error: StageError, event: &Event) {
+    let event = if errors.len() < SHOWN_EVENTS { Excerpt::of(event) } else { Excerpt::default() };
+    errors.push(StageError { event, ..error });
+}
+
 impl Produced {
     fn drop_failed(&mut self, stage: &'static str, event: &Event, reason: String) {
         self.drops.add(stage);
-        self.errors.push(StageError::new(stage, event, reason));
+        note(&mut self.errors, StageError::new(stage, event, reason), event);
     }
 }
 
 impl StageError {
     pub(super) fn new(stage: &'static str, event: &Event, reason: String) -> StageError {
-        StageError { stage, model: event.model(), author: event.author().name.clone(), reason }
+        StageError {
+            stage,
+            model: event.model(),
+            author: event.author().name.clone(),
+            reason,
+            event: Excerpt::default(),
+        }
     }
 }
 

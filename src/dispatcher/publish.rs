@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::Dispatcher;
 use super::answer::{self, Failure};
 use super::batches::Batches;
 use super::hub::{PostAnswer, PostError, PostRequest};
 use super::inserts;
-use super::model::{self, Element, Event, Model, Timestamp};
+use super::model::{self, BodyError, Element, Event, Model, Timestamp};
 use super::params::PostParams;
 use super::pipeline::{Outgoing, Pipeline, Produced};
 use super::topic;
 use crate::broker::{Append, AppendError, CreateTopicError, Topic};
+use crate::log_files::{EventLine, Excerpt};
 
+/// The last step of publishing, which is no named stage.
+const PUBLISH: &str = "publish";
 /// When another try makes sense after an overload.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Everything about a request but the commit.
 struct Prepared {
+    user_agent: String,
     total_ok: usize,
     failures: Vec<Failure>,
     produced: Produced,
@@ -46,24 +48,15 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
     let started = Instant::now();
     let prepare = {
         let dispatcher = dispatcher.clone();
-        move || prepare(&dispatcher, model, &params, &request.body)
+        move || prepare(&dispatcher, model, &params, &request)
     };
     let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
     dispatcher.metrics.produce_duration.observe(["transform"], started.elapsed());
-    let started = Instant::now();
-    let batches = std::mem::take(&mut prepared.batches);
-    if !batches.is_empty() {
-        dispatcher.broker.append(batches).await.map_err(refusal)?;
-    }
-    dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
+    let stored = store(&dispatcher, &mut prepared).await;
     if matches!(model, Model::Delete | Model::Insert) {
         follow(&dispatcher).await;
     }
-    count(&dispatcher, &prepared);
-    if !prepared.errors.is_empty() {
-        let total = u64::try_from(prepared.produced.events.len()).unwrap_or(u64::MAX);
-        return Err(PostError::Publish { stored: prepared.stored, total, errors: prepared.errors });
-    }
+    stored?;
     let answer = answer::PostAnswer { total_ok: prepared.total_ok, failures: &prepared.failures, ok: &prepared.ok };
     Ok(PostAnswer { body: answer.to_json().into() })
 }
@@ -76,12 +69,69 @@ async fn follow(dispatcher: &Arc<Dispatcher>) {
     }
 }
 
-fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &Bytes) -> Result<Prepared, PostError> {
+/// Publishes events that the dispatcher makes itself, through every stage. Blocks; for blocking threads.
+///
+/// # Durability
+/// As [`post`]; also when the stages leave nothing to publish.
+/// # Errors
+/// As [`post`].
+pub(super) fn post_own(
+    dispatcher: &Dispatcher,
+    model: Model,
+    events: Vec<Event>,
+    user_agent: &str,
+) -> Result<(), PostError> {
+    match run(dispatcher, model, events, Vec::new(), user_agent) {
+        Ok(mut prepared) => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared)),
+        Err(PostError::NothingLeft { .. } | PostError::AgedOff) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The one commit, and what follows from it.
+async fn store(dispatcher: &Dispatcher, prepared: &mut Prepared) -> Result<(), PostError> {
+    let started = Instant::now();
+    let batches = std::mem::take(&mut prepared.batches);
+    if !batches.is_empty() {
+        let stored = dispatcher.broker.append(batches).await;
+        if stored.is_err() {
+            let failed = |topic: &String| dispatcher.metrics.kafka_produced_errors.inc([topic]);
+            prepared.topic_bytes.keys().for_each(failed);
+        }
+        stored.map_err(refusal)?;
+    }
+    dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
+    count(dispatcher, prepared);
+    if !prepared.errors.is_empty() {
+        let total = u64::try_from(prepared.produced.events.len()).unwrap_or(u64::MAX);
+        let errors = std::mem::take(&mut prepared.errors);
+        return Err(PostError::Publish { stored: prepared.stored, total, errors });
+    }
+    if let Some(cache) = &dispatcher.caches.replay {
+        let now_ms = azulite_storage::clock::now_ms();
+        std::mem::take(&mut prepared.produced.completions).into_iter().for_each(|c| cache.put(c, now_ms));
+    }
+    Ok(())
+}
+
+fn prepare(
+    dispatcher: &Dispatcher,
+    model: Model,
+    params: &PostParams,
+    request: &PostRequest,
+) -> Result<Prepared, PostError> {
+    let PostRequest { body, user_agent, .. } = request;
     let decoded = match params.avro {
         true => model::decode_body_avro(model, body),
         false => model::decode_body_json(model, body),
     };
-    let elements = decoded.map_err(|error| PostError::Decode(error.to_string()))?;
+    let elements = decoded.map_err(|error| {
+        if let BodyError::TooOld { version, .. } | BodyError::VersionUnknown { version, .. } = &error {
+            // Nobody reads the author of an event of another version.
+            dispatcher.metrics.produce_bad_version.inc([model.as_str(), &version.to_string(), ""]);
+        }
+        PostError::Decode(error.to_string())
+    })?;
     let (mut events, mut failures) = (Vec::with_capacity(elements.len()), Vec::new());
     for Element { raw, event } in elements {
         match event {
@@ -89,15 +139,32 @@ fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &By
             Err(invalid) => failures.push(Failure { event: raw, error: format!("innerNewMsgInFlight {invalid}") }),
         }
     }
+    let mut prepared = run(dispatcher, model, events, failures, user_agent)?;
+    if params.include_ok {
+        let own = prepared.produced.events.iter().filter(|outgoing| outgoing.from_client);
+        prepared.ok = own.map(|outgoing| model::to_json(&outgoing.event)).collect();
+    }
+    Ok(prepared)
+}
+
+/// The stages and the record batches.
+fn run(
+    dispatcher: &Dispatcher,
+    model: Model,
+    events: Vec<Event>,
+    failures: Vec<Failure>,
+    user_agent: &str,
+) -> Result<Prepared, PostError> {
     let total_ok = events.len();
     let now_ms = azulite_storage::clock::now_ms();
     let mut produced = run_pipeline(dispatcher, model, events, now_ms)?;
     if produced.events.is_empty() {
-        count_drops(dispatcher, &produced);
+        count_drops(dispatcher, &produced, user_agent);
         return Err(nothing_left(&produced, &failures));
     }
     produced.errors.extend(inserts::copy_streams(&produced.events, dispatcher.streams.as_ref()));
     let mut prepared = Prepared {
+        user_agent: user_agent.to_owned(),
         total_ok,
         failures,
         produced,
@@ -108,10 +175,6 @@ fn prepare(dispatcher: &Dispatcher, model: Model, params: &PostParams, body: &By
         ok: Vec::new(),
     };
     encode(dispatcher, now_ms, &mut prepared)?;
-    if params.include_ok {
-        let own = prepared.produced.events.iter().filter(|outgoing| outgoing.from_client);
-        prepared.ok = own.map(|outgoing| model::to_json(&outgoing.event)).collect();
-    }
     Ok(prepared)
 }
 
@@ -129,6 +192,8 @@ fn run_pipeline(dispatcher: &Dispatcher, model: Model, events: Vec<Event>, now_m
         inserts: &dispatcher.inserts.read(),
         purges: &dispatcher.purges.read(),
         now: Timestamp::from_millis(now_ms),
+        replay: dispatcher.caches.replay.as_ref(),
+        metrics: &dispatcher.metrics,
     };
     Ok(pipeline.run(events, super::random_bytes))
 }
@@ -148,20 +213,22 @@ fn nothing_left(produced: &Produced, failures: &[Failure]) -> PostError {
 /// it.
 fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Result<(), PostError> {
     let options = &dispatcher.options;
+    let user_agent = prepared.user_agent.as_str();
     let mut topics: BTreeMap<String, Arc<Topic>> = BTreeMap::new();
     let mut batches = Batches::default();
     for Outgoing { event, .. } in &prepared.produced.events {
         let name = match topic::route(&options.topic_prefix, event) {
             Ok(name) => name,
             Err(error) => {
-                prepared.errors.push(error.to_string());
+                refused(dispatcher, user_agent, event, &error.to_string(), &mut prepared.errors);
                 continue;
             }
         };
         let value = model::encode_avro(event);
         if value.len() > options.message_max_bytes {
             let (size, limit) = (value.len(), options.message_max_bytes);
-            prepared.errors.push(format!("message too large for kafka: {size} vs {limit} bytes"));
+            let reason = format!("message too large for kafka: {size} vs {limit} bytes");
+            refused(dispatcher, user_agent, event, &reason, &mut prepared.errors);
             dispatcher.metrics.kafka_produced_errors.inc([&name]);
             continue;
         }
@@ -175,6 +242,15 @@ fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Resu
     }
     prepared.batches = batches.finish();
     Ok(())
+}
+
+/// Notes that one event cannot be published.
+fn refused(dispatcher: &Dispatcher, user_agent: &str, event: &Event, reason: &str, errors: &mut Vec<String>) {
+    errors.push(reason.to_owned());
+    if let Some(files) = dispatcher.log_files() {
+        let what = format!("{} event of {:?}", event.model(), event.author().name);
+        files.producer(&EventLine::new(user_agent, PUBLISH, &what, reason, Excerpt::of(event)));
+    }
 }
 
 fn refusal(error: AppendError) -> PostError {
@@ -203,7 +279,7 @@ fn topic_refusal(error: CreateTopicError) -> PostError {
 /// Counts what was stored.
 fn count(dispatcher: &Dispatcher, prepared: &Prepared) {
     let metrics = &dispatcher.metrics;
-    count_drops(dispatcher, &prepared.produced);
+    count_drops(dispatcher, &prepared.produced, &prepared.user_agent);
     for (stage, added) in &prepared.produced.added {
         metrics.produce_pipelines_added.add([stage], *added);
     }
@@ -225,12 +301,16 @@ fn count(dispatcher: &Dispatcher, prepared: &Prepared) {
     }
 }
 
-fn count_drops(dispatcher: &Dispatcher, produced: &Produced) {
+fn count_drops(dispatcher: &Dispatcher, produced: &Produced, user_agent: &str) {
     for (stage, dropped) in produced.drops.iter() {
         dispatcher.metrics.produce_pipelines_removed.add([stage], dropped);
     }
     for error in &produced.errors {
         dispatcher.metrics.produce_pipelines_error.inc([error.stage]);
         tracing::info!(%error, "publishing went on without something");
+        if let Some(files) = dispatcher.log_files() {
+            let what = format!("{} event of {:?}", error.model, error.author);
+            files.producer(&EventLine::new(user_agent, error.stage, &what, &error.reason, error.event.clone()));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! written and flushed: hyper flushes the socket only when its own buffer is empty.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -35,7 +36,11 @@ pub(super) struct Limits {
 
 /// State shared by the socket, the service and the bodies of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Connection(Mutex<State>);
+pub(super) struct Connection {
+    state: Mutex<State>,
+    /// Address of the client.
+    peer: Option<IpAddr>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -60,7 +65,17 @@ enum Waiting {
 
 impl Connection {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection with this client.
+    pub(super) fn with(peer: Option<IpAddr>) -> Self {
+        Self { peer, ..Self::default() }
+    }
+
+    /// Address of the client, where it is known.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
     /// Notes that a request's head was read. The request counts as under way until the guard is dropped.

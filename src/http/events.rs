@@ -1,6 +1,7 @@
 //! The event routes: publish and fetch. Spec: events.md 1.3 to 1.7.
 
 use std::convert::Infallible;
+use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
 use warp::reply::Response;
@@ -24,10 +25,12 @@ pub(super) async fn post(services: &Services, call: Call) -> Response {
         pause: services.limits.body_timeout,
         min_rate: services.limits.body_min_rate,
     };
+    let started = Instant::now();
     let body = match call.body.collect(limits, &call.budget).await {
         Ok(body) => body,
         Err(problem) => return error::event_body(&problem),
     };
+    services.metrics.produce_duration.observe(["buffer"], started.elapsed());
     let request = PostRequest { query, body: body.bytes.clone(), user_agent };
     match services.hub.post(request).await {
         Ok(answer) => reply(StatusCode::OK, "application/json", answer.body),

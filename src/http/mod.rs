@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::admin::Admin;
 use crate::admin::reprocess::Jobs;
 use crate::dispatcher::hub::Hub;
+use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
 
@@ -48,6 +49,8 @@ pub struct Services {
     pub readiness: Arc<dyn Readiness>,
     /// Where requests are counted, and what `/metrics` prints.
     pub metrics: Arc<Metrics>,
+    /// Where requests are written down, if anywhere.
+    pub log_files: Option<Arc<LogFiles>>,
     /// Limits of the routes.
     pub limits: RouteLimits,
 }

@@ -4,6 +4,7 @@
 //! of the request rate, and because a wrong method has to look like an unknown path. Spec: events.md 1.1.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +12,8 @@ use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -19,6 +22,10 @@ use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
 use super::{Services, azulite, error, events, metrics, records, reprocess, root, streams, topics};
+use crate::log_files::{LogFiles, RequestLine};
+
+/// The largest answer that is shown in a log file.
+const NOTED_ANSWER_BYTES: u64 = 16 << 10;
 
 /// One request, taken apart.
 pub(super) struct Call {
@@ -28,6 +35,8 @@ pub(super) struct Call {
     pub(super) body: RequestBody,
     /// What bodies that are read whole have to share.
     pub(super) budget: Budget,
+    /// Address of the client, where it is known.
+    pub(super) peer: Option<IpAddr>,
 }
 
 impl Call {
@@ -174,10 +183,11 @@ pub(super) fn routes(
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Arc<Connection>>())
         .and(warp::body::stream())
-        .then(move |method, path, query, headers, connection, pieces| {
+        .then(move |method, path, query, headers, connection: Option<Arc<Connection>>, pieces| {
             let services = Arc::clone(&services);
+            let peer = connection.as_ref().and_then(|connection| connection.peer());
             let body = request_body(&headers, connection, pieces);
-            let call = Call { query, headers, body, budget: budget.clone() };
+            let call = Call { query, headers, body, budget: budget.clone(), peer };
             async move { serve(&services, &method, &path, call).await }
         })
 }
@@ -201,6 +211,12 @@ async fn serve(services: &Services, method: &Method, path: &FullPath, call: Call
         services.limits.allow_delete || !matches!(route, Route::Delete { .. })
     });
     let template = route.as_ref().map_or("other", Route::template);
+    let noted = services.log_files.as_ref().map(|files| {
+        let remote = call.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let (method, path) = (method.to_string(), path.to_owned());
+        let (query, user_agent) = (call.query.clone(), call.user_agent());
+        (files, RequestLine { method, route: template, path, query, remote, user_agent, ..RequestLine::default() })
+    });
     let response = match route {
         Some(route) => route.answer(services, call).await,
         None => without_slash(method, path, &call.query).unwrap_or_else(error::no_such_page),
@@ -208,7 +224,33 @@ async fn serve(services: &Services, method: &Method, path: &FullPath, call: Call
     let method = known_method(method);
     services.metrics.restapi_time.observe([method, template], begun.elapsed());
     services.metrics.restapi_codes.inc([method, template, response.status().as_str()]);
-    response
+    match noted {
+        Some((files, line)) => {
+            note(files, RequestLine { duration_s: begun.elapsed().as_secs_f64(), ..line }, response).await
+        }
+        None => response,
+    }
+}
+
+/// Writes down a request, with the answer when it failed.
+async fn note(files: &LogFiles, line: RequestLine, response: Response) -> Response {
+    let status = response.status();
+    let mut line = RequestLine { status: status.as_u16(), ..line };
+    let small = response.size_hint().exact().is_some_and(|bytes| bytes <= NOTED_ANSWER_BYTES);
+    if !small || !(status.is_client_error() || status.is_server_error()) {
+        files.request(line);
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    // Answers of known length to failed requests lie in memory.
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    match serde_json::from_slice(&body) {
+        Ok(json) => line.response_body = Some(json),
+        Err(_) if body.is_empty() => {}
+        Err(_) => line.response_body_invalid = Some(String::from_utf8_lossy(&body).into_owned()),
+    }
+    files.request(line);
+    Response::from_parts(parts, body.into())
 }
 
 /// A redirect to the path without its trailing slash, when there is a route for that.

@@ -204,7 +204,7 @@ impl Edge {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let connection = Arc::new(Connection::default());
+        let connection = Arc::new(Connection::with(stream.peer_addr().ok().map(|peer| peer.ip())));
         let io = TokioIo::new(TrackedIo::new(stream, Arc::clone(&connection), self.limits));
         let service = TrackedService { inner: TowerToHyperService::new(warp::service(self.routes)), connection };
         let serving = self.builder.serve_connection(io, service);

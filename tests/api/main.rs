@@ -8,6 +8,8 @@ mod bad_input;
 #[cfg(test)]
 mod bench_kafka;
 #[cfg(test)]
+mod caches;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod deletes;
@@ -17,6 +19,8 @@ mod events_get;
 mod events_post;
 #[cfg(test)]
 mod full_disk;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod models;
 #[cfg(test)]

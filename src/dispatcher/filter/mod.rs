@@ -5,6 +5,7 @@
 
 pub mod ageoff;
 pub mod consumer_rules;
+pub mod duplicates;
 pub mod previously_deleted;
 pub mod security;
 pub mod too_deep;
@@ -12,12 +13,14 @@ pub mod unreadable;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Instant;
 
 use super::labels::Labels;
 use super::model::{Event, Timestamp};
 use super::params::GetParams;
 use super::purge::{PurgeKind, PurgeOrders};
 use super::sources::Sources;
+use crate::metrics::Metrics;
 
 /// A reason to drop an event, with the stage that found it; its text is a key of `info.filters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +84,10 @@ pub struct Consumer<'a> {
     pub labels: &'a Labels,
     /// The time of this pass.
     pub now: Timestamp,
+    /// What it has been handed already, if that is remembered.
+    pub duplicates: Option<&'a duplicates::Asking<'a>>,
+    /// Where it is counted how long the stages take.
+    pub metrics: &'a Metrics,
 }
 
 /// Drops from `batch` what the consumer must not get and counts it.
@@ -93,8 +100,8 @@ pub fn consume<T>(
     consumer: &Consumer<'_>,
     counts: &mut FilterCounts,
 ) -> Vec<(T, PurgeKind)> {
-    let Consumer { params, task, sources, labels, purges, now } = *consumer;
-    let mut stage = stages(batch, event_of, counts);
+    let Consumer { params, task, sources, labels, purges, now, duplicates, metrics } = *consumer;
+    let mut stage = stages(batch, event_of, counts, metrics);
     let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
     let clearance = (!params.max_security.is_empty()).then(|| labels.clearance(&params.max_security));
     stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
@@ -102,26 +109,33 @@ pub fn consume<T>(
     stage(security::STAGE, &|event| security::check(clearance.as_ref(), event));
     stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
     drop(stage);
+    let started = Instant::now();
     let purged = take_purged(batch, event_of, purges);
-    let mut stage = stages(batch, event_of, counts);
-    // FilterDuplicates (5.5.6) and, for tasks, ReplayPluginCompletion (5.5.7) come here.
+    metrics.consume_pipelines_duration.observe([previously_deleted::STAGE], started.elapsed());
+    let mut stage = stages(batch, event_of, counts, metrics);
+    if let Some(duplicates) = duplicates {
+        stage(duplicates::STAGE, &|event| duplicates.check(event));
+    }
     if !params.avro {
         stage(unreadable::STAGE, &unreadable::check);
     }
-    // RaiseDequeuedStatus (5.5.8) is the caller's: it opens the task of an event that passed.
+    // ReplayPluginCompletion (5.5.7) and RaiseDequeuedStatus (5.5.8) are the caller's: the one publishes, the other opens
+    // the task of an event that passed.
     purged
 }
 
 /// Gives the reason to drop an event, if there is one.
 type Check<'a> = dyn Fn(&Event) -> Option<&'static str> + 'a;
 
-/// Runs a stage: drops what its check gives a reason for, and counts it.
+/// Runs a stage: drops what its check gives a reason for, counts it, and notes how long that took.
 fn stages<T>(
     batch: &mut Vec<T>,
     event_of: fn(&T) -> &Event,
     counts: &mut FilterCounts,
+    metrics: &Metrics,
 ) -> impl FnMut(&'static str, &Check<'_>) {
     move |stage, check| {
+        let started = Instant::now();
         batch.retain(|item| match check(event_of(item)) {
             None => true,
             Some(reason) => {
@@ -129,6 +143,7 @@ fn stages<T>(
                 false
             }
         });
+        metrics.consume_pipelines_duration.observe([stage], started.elapsed());
     }
 }
 

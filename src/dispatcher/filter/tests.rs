@@ -34,7 +34,17 @@ fn kept(batch: Vec<BinaryEvent>, query: &str, task: bool) -> (Vec<String>, Vec<(
     let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
     let mut counts = FilterCounts::default();
     let labels = contract_labels();
-    let consumer = Consumer { params: &params, task, sources: &sources, labels: &labels, purges: &purges, now };
+    let metrics = Metrics::new();
+    let consumer = Consumer {
+        params: &params,
+        task,
+        sources: &sources,
+        labels: &labels,
+        purges: &purges,
+        now,
+        duplicates: None,
+        metrics: &metrics,
+    };
     let purged = consume(&mut batch, |(_, event)| event, &consumer, &mut counts);
     assert!(purged.is_empty());
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
@@ -113,7 +123,18 @@ fn purged_events_are_handed_to_the_caller_and_not_counted() {
     let (params, sources) = (params(""), sources());
     let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
     let labels = contract_labels();
-    let consumer = Consumer { params: &params, task: false, sources: &sources, labels: &labels, purges: &purges, now };
+    let metrics = Metrics::new();
+    let (task, duplicates) = (false, None);
+    let consumer = Consumer {
+        params: &params,
+        task,
+        sources: &sources,
+        labels: &labels,
+        purges: &purges,
+        now,
+        duplicates,
+        metrics: &metrics,
+    };
     let mut counts = FilterCounts::default();
     let purged = consume(&mut batch, |event| event, &consumer, &mut counts);
     let purged: Vec<_> = purged.iter().map(|(event, kind)| (event.kafka_key(), *kind)).collect();

@@ -37,7 +37,7 @@ pub enum BodyError {
     InvalidJson,
     /// `model_version` absent or below 6.
     #[error("ensure events were in json format: event message version was too old")]
-    TooOld { index: usize },
+    TooOld { index: usize, version: u32 },
     /// `model_version` above 6 (D5).
     #[error(
         "ensure events were in json format: event message version is not known: event {index} has model_version \
@@ -195,7 +195,7 @@ where
         BodyError::Corrupt { index, reason }
     };
     match probe_version(&text).map_err(corrupt)? {
-        version if version < MODEL_VERSION => Err(BodyError::TooOld { index }),
+        version if version < MODEL_VERSION => Err(BodyError::TooOld { index, version }),
         version if version > MODEL_VERSION => Err(BodyError::VersionUnknown { index, version }),
         _ => serde_json::from_str::<Submitted<T>>(&text).map(|submitted| submitted.event).map_err(corrupt),
     }

@@ -60,7 +60,8 @@ fn run_with(events: Vec<Event>, inserts: &Inserts, purges: &PurgeOrders) -> Prod
         calls.set(calls.get() + 1);
         [calls.get(); 32]
     };
-    Pipeline { sources: &sources, inserts, purges, now: Timestamp::parse(NOW).unwrap() }.run(events, random)
+    let now = Timestamp::parse(NOW).unwrap();
+    Pipeline { sources: &sources, inserts, purges, now, replay: None, metrics: &Metrics::new() }.run(events, random)
 }
 
 fn binary(outgoing: &Outgoing) -> &BinaryEvent {

@@ -162,6 +162,7 @@ impl Running {
             admin: None,
             readiness: readiness_door,
             metrics: Arc::clone(&metrics),
+            log_files: None,
             limits,
         });
         let server = Server::bind(options).await.unwrap();
