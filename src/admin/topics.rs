@@ -68,7 +68,8 @@ impl From<AppendError> for TopicRefusal {
             AppendError::Poisoned { .. }
             | AppendError::Io { .. }
             | AppendError::TooLarge
-            | AppendError::Sequence(_) => Self::Failed(text),
+            | AppendError::Sequence(_)
+            | AppendError::Moved { .. } => Self::Failed(text),
         }
     }
 }

@@ -259,10 +259,12 @@ fn refusal(error: AppendError) -> PostError {
         // A topic deleted in between is made again by the next attempt.
         AppendError::Overloaded { .. } | AppendError::Gone { .. } => PostError::Overloaded { retry_after: RETRY_AFTER },
         AppendError::Closed => PostError::Stopping,
-        // No producer of ours has an id.
-        AppendError::Poisoned { .. } | AppendError::Io { .. } | AppendError::TooLarge | AppendError::Sequence(_) => {
-            PostError::Poisoned
-        }
+        // No producer of ours has an id, and no batch a certain offset.
+        AppendError::Poisoned { .. }
+        | AppendError::Io { .. }
+        | AppendError::TooLarge
+        | AppendError::Sequence(_)
+        | AppendError::Moved { .. } => PostError::Poisoned,
     }
 }
 

@@ -308,7 +308,7 @@ fn append(title: &str, problem: &AppendError) -> Response {
         AppendError::Gone { .. } => plain(StatusCode::NOT_FOUND, title, &problem.to_string()),
         AppendError::TooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, title, &problem.to_string()),
         // Records from here have no producer id and no sequence.
-        AppendError::Sequence(_) => internal(title, &problem.to_string()),
+        AppendError::Sequence(_) | AppendError::Moved { .. } => internal(title, &problem.to_string()),
         AppendError::Poisoned { .. } | AppendError::Io { .. } => poisoned(),
     }
 }

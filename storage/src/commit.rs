@@ -184,6 +184,10 @@ impl Committer {
         let (log_start, append_time_ms) = (offsets.log_start, self.append_ms);
         let end = ends.entry(partition.number()).or_insert(offsets.high_watermark);
         let base_offset = *end;
+        if let Some(expected) = batch.expected_offset().filter(|expected| *expected != base_offset) {
+            let partition = partition.name().clone();
+            return Err(AppendError::Moved { partition, expected, next: base_offset });
+        }
         if header.producer().is_some() {
             let place = (base_offset, append_time_ms, self.commit + 1);
             if let Some(written) = self.producers.admit(&self.core.index, &partition, &header, place)? {

@@ -218,6 +218,16 @@ pub enum AppendError {
     /// The batch does not follow what its idempotent producer wrote before.
     #[error(transparent)]
     Sequence(Box<RefusedBatch>),
+    /// Something was appended since, and the batch was to be taken only if nothing was ([`CheckedBatch::only_at`]).
+    #[error("{partition}: the next offset is {next}, no longer {expected}")]
+    Moved {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where the batch was to go.
+        expected: Offset,
+        /// The next offset.
+        next: Offset,
+    },
 }
 
 impl AppendError {

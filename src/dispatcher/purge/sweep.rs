@@ -1,8 +1,8 @@
 //! Tombstones only for purged records that are the newest of their key.
 //!
 //! One thread at a time reads on from the purged records to the end of their partition, with pauses, and writes the
-//! tombstones of the keys that did not come again. What is appended with such a key between the look and the tombstone
-//! is appended once more behind it. A record that has a newer one of its key needs no tombstone: compaction removes it.
+//! tombstones of the keys that did not come again. The log takes them only if nothing was appended since the look;
+//! otherwise it looks on. A record that has a newer one of its key needs no tombstone: compaction removes it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use bytes::Bytes;
 
 use super::super::follower::read_records;
 use super::burial::{Burial, tombstones};
-use crate::broker::{BatchBuilder, Offset, Partition, PartitionNumber, ReadError};
+use crate::broker::{AppendError, Offset, Partition, PartitionNumber, ReadError};
 
 /// Records that may wait at once. Those that find no place are tried again when a reader meets them again.
 const MAX_WAITING: usize = 65_536;
 /// Longer keys are left alone: the filter keeps their events back all the same. Ours have 32 bytes.
 const MAX_KEY_BYTES: usize = 256;
+/// How often tombstones may come too late for a partition that is written all the time.
+const MAX_ATTEMPTS: u32 = 100;
 /// The longest pause after one read; a shorter read is followed by a pause as long as itself.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,6 +37,14 @@ pub(super) struct Waiting {
 pub(super) struct Job {
     pub(super) partition: Arc<Partition>,
     pub(super) keys: HashMap<Box<[u8]>, Offset>,
+    /// What has been looked at: everything of interest below.
+    pub(super) looked: Offset,
+}
+
+impl Job {
+    pub(super) fn new(partition: Arc<Partition>) -> Self {
+        Self { partition, keys: HashMap::new(), looked: 0 }
+    }
 }
 
 impl Waiting {
@@ -43,7 +53,7 @@ impl Waiting {
         if self.records >= MAX_WAITING || key.len() > MAX_KEY_BYTES {
             return false;
         }
-        let new = || Job { partition: partition.clone(), keys: HashMap::new() };
+        let new = || Job::new(partition.clone());
         let keys = &mut self.partitions.entry(partition.number()).or_insert_with(new).keys;
         match keys.get_mut(key) {
             Some(newest) => *newest = (*newest).max(offset),
@@ -95,10 +105,9 @@ impl Burial {
                 job
             };
             let Some(mut job) = job else { return };
-            match self.newest_of_their_key(&mut job) {
-                Ok(Some(end)) => self.bury_newest(&job, end),
-                // Stopping, or the topic has gone.
-                Ok(None) | Err(ReadError::Gone { .. }) => {}
+            match self.sweep(&mut job) {
+                // Or the topic has gone.
+                Ok(()) | Err(ReadError::Gone { .. }) => {}
                 Err(error) => {
                     tracing::warn!(%error, "purged events stay in the log: what follows them cannot be read");
                     self.count("failed", job.keys.len());
@@ -107,80 +116,69 @@ impl Burial {
         }
     }
 
-    /// Takes from the job the keys that come again. The offset up to which it looked, `None` when it was stopped.
-    pub(super) fn newest_of_their_key(&self, job: &mut Job) -> Result<Option<Offset>, ReadError> {
+    fn sweep(&self, job: &mut Job) -> Result<(), ReadError> {
+        for _ in 0..MAX_ATTEMPTS {
+            if !self.newest_of_their_key(job)? || self.bury_newest(job) {
+                return Ok(());
+            }
+        }
+        let (partition, keys) = (job.partition.name(), job.keys.len());
+        tracing::info!(%partition, keys, "the partition is too busy for tombstones of purged events: a reader tries again");
+        self.not_written(job);
+        Ok(())
+    }
+
+    /// Takes from the job the keys that come again, up to the end of the partition. False when it was stopped.
+    pub(super) fn newest_of_their_key(&self, job: &mut Job) -> Result<bool, ReadError> {
         let all = job.keys.len();
-        let mut from = job.keys.values().min().map_or(0, |offset| offset + 1);
+        job.looked = job.looked.max(job.keys.values().min().map_or(0, |offset| offset + 1));
         loop {
             let end = job.partition.offsets().high_watermark;
-            if from >= end || job.keys.is_empty() {
+            if job.looked >= end || job.keys.is_empty() {
                 self.count("superseded", all - job.keys.len());
-                return Ok(Some(end));
+                return Ok(true);
             }
             if self.stopping.is_cancelled() {
-                return Ok(None);
+                return Ok(false);
             }
             let begun = Instant::now();
-            let (records, next) = read_records(self.broker.log().as_ref(), &job.partition, from, end)?;
+            let (records, next) = read_records(self.broker.log().as_ref(), &job.partition, job.looked, end)?;
             for Record { key, offset, .. } in &records {
                 let Some(key) = key.as_deref() else { continue };
                 if job.keys.get(key).is_some_and(|purged| offset > purged) {
                     job.keys.remove(key);
                 }
             }
-            from = next;
+            job.looked = next;
             std::thread::sleep(begun.elapsed().min(MAX_PAUSE));
         }
     }
 
-    /// Writes the tombstones of what is left of the job, which looked at everything below `end`.
-    pub(super) fn bury_newest(&self, job: &Job, end: Offset) {
+    /// Writes the tombstones of what is left of the job. False when something was appended since the look.
+    pub(super) fn bury_newest(&self, job: &Job) -> bool {
         let now_ms = azulite_storage::clock::now_ms();
-        let Some(batch) = tombstones(job.keys.keys().map(|key| &key[..]), now_ms) else { return };
-        let number = job.partition.number();
-        match self.append(vec![(job.partition.clone(), batch)]) {
+        let Some(batch) = tombstones(job.keys.keys().map(|key| &key[..]), now_ms) else { return true };
+        match self.append(vec![(job.partition.clone(), batch.only_at(job.looked))]) {
             Ok(appended) => {
-                let Some(appended) = appended.first() else { return };
+                let Some(appended) = appended.first() else { return true };
+                let number = job.partition.number();
                 job.keys.keys().for_each(|key| self.recent().note(number, key, appended.base_offset));
                 self.count("written", job.keys.len());
-                self.restore(job, end, appended.base_offset);
+                true
             }
+            Err(AppendError::Moved { .. }) => false,
             Err(error) => {
                 tracing::warn!(%error, "the tombstones of purged events were not written");
-                job.keys.keys().for_each(|key| self.recent().forget(number, key));
-                self.count("failed", job.keys.len());
+                self.not_written(job);
+                true
             }
         }
     }
 
-    /// Appends again what came with one of the keys in `from..tombstones`.
-    fn restore(&self, job: &Job, mut from: Offset, tombstones: Offset) {
-        let mut batch = BatchBuilder::default();
-        let mut restored = 0;
-        while from < tombstones {
-            let (records, next) = match read_records(self.broker.log().as_ref(), &job.partition, from, tombstones) {
-                Ok(read) => read,
-                Err(error) => {
-                    let keys = job.keys.len();
-                    tracing::error!(%error, keys, from, tombstones, "events newer than purged ones may be lost");
-                    break;
-                }
-            };
-            for Record { key, value, timestamp, headers, .. } in records {
-                let Some(key) = key.filter(|key| job.keys.contains_key(&key[..])) else { continue };
-                let headers: Vec<_> = headers.iter().map(|h| (&h.key[..], h.value.as_deref())).collect();
-                batch.push_with_headers(timestamp, Some(&key), value.as_deref(), &headers);
-                restored += 1;
-            }
-            from = next;
-        }
-        let Some(batch) = batch.build() else { return };
-        match self.append(vec![(job.partition.clone(), batch)]) {
-            Ok(_) => self.count("restored", restored),
-            Err(error) => {
-                let partition = job.partition.name();
-                tracing::error!(%error, %partition, from, tombstones, "events newer than purged ones may be lost");
-            }
-        }
+    /// Lets the next reader that meets them try again.
+    fn not_written(&self, job: &Job) {
+        let number = job.partition.number();
+        job.keys.keys().for_each(|key| self.recent().forget(number, key));
+        self.count("failed", job.keys.len());
     }
 }

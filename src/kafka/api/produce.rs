@@ -82,7 +82,9 @@ impl From<AppendError> for Refused {
             | AppendError::Overloaded { .. }
             | AppendError::Closed
             | AppendError::Poisoned { .. }
-            | AppendError::Io { .. } => ErrorCode::KafkaStorageError,
+            | AppendError::Io { .. }
+            // No batch of a client has to have a certain offset.
+            | AppendError::Moved { .. } => ErrorCode::KafkaStorageError,
         };
         Self::new(code, error.to_string())
     }

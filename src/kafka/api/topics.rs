@@ -38,7 +38,8 @@ pub(super) fn append_code(error: &AppendError) -> ErrorCode {
         | AppendError::Poisoned { .. }
         | AppendError::Io { .. }
         | AppendError::TooLarge
-        | AppendError::Sequence(_) => ErrorCode::KafkaStorageError,
+        | AppendError::Sequence(_)
+        | AppendError::Moved { .. } => ErrorCode::KafkaStorageError,
     }
 }
 

@@ -16,6 +16,8 @@ pub struct CheckedBatch {
     bytes: BytesMut,
     header: BatchHeader,
     wants_append_time: bool,
+    /// The only offset it may get.
+    only_at: Option<Offset>,
 }
 
 /// What [`CheckedBatch::validate`] looks for in the records.
@@ -71,7 +73,7 @@ impl CheckedBatch {
 
     /// A batch made here.
     pub(super) fn built(bytes: BytesMut, header: BatchHeader) -> Self {
-        Self { bytes, header, wants_append_time: false }
+        Self { bytes, header, wants_append_time: false, only_at: None }
     }
 
     /// Looks at every record: they read, their offset deltas are 0, 1, 2 and so on, their count is the header's,
@@ -113,6 +115,18 @@ impl CheckedBatch {
     /// Has every record get the time of the append (`LogAppendTime`), whatever the producer said.
     pub fn use_append_time(&mut self) {
         self.wants_append_time = true;
+    }
+
+    /// Has the batch taken only as the one that begins at `offset`: only if nothing is appended to its partition before.
+    #[must_use]
+    pub fn only_at(mut self, offset: Offset) -> Self {
+        self.only_at = Some(offset);
+        self
+    }
+
+    /// The offset it has to get, if it may get one only.
+    pub(crate) fn expected_offset(&self) -> Option<Offset> {
+        self.only_at
     }
 
     /// Writes the append time where it was asked for. The CRC changes with it.

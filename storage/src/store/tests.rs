@@ -50,6 +50,46 @@ fn read_all(store: &Store, partition: &Partition, mut from: Offset) -> Vec<(Offs
 }
 
 #[test]
+fn a_batch_for_one_offset_is_taken_there_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let t = store.create_topic(topic("t")).unwrap();
+    let [one, other] = [0, 1].map(|index: usize| t.partitions[index].clone());
+    append(&store, &one, &["a", "b"]);
+    let late = Append { partition: one.clone(), batch: batch(&["late"]).only_at(1) };
+    let with_it = Append { partition: other.clone(), batch: batch(&["x"]) };
+    let partition = one.name().clone();
+    let refused = store.append_wait(Lane(1), vec![with_it, late]).unwrap_err();
+    assert_eq!(refused, AppendError::Moved { partition, expected: 1, next: 2 });
+    let early = Append { partition: one.clone(), batch: batch(&["early"]).only_at(3) };
+    assert!(matches!(store.append_wait(Lane(1), vec![early]), Err(AppendError::Moved { next: 2, .. })));
+    let due = Append { partition: one.clone(), batch: batch(&["c"]).only_at(2) };
+    assert_eq!(store.append_wait(Lane(1), vec![due]).unwrap()[0].base_offset, 2);
+    assert_eq!(append(&store, &one, &["d"]), 3);
+    assert_eq!(read_all(&store, &one, 0).len(), 4);
+    assert_eq!(append(&store, &other, &["first"]), 0, "nothing else of a refused request is taken");
+}
+
+#[test]
+fn of_many_that_want_one_offset_one_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let t = store.create_topic(topic("t")).unwrap();
+    let partition = &t.partitions[0];
+    let try_at = |lane: u64, offset| {
+        let append = Append { partition: partition.clone(), batch: batch(&["v"]).only_at(offset) };
+        store.append_wait(Lane(lane), vec![append]).is_ok()
+    };
+    let won: usize = std::thread::scope(|scope| {
+        let racers: Vec<_> =
+            (0..8).map(|lane| scope.spawn(move || (0..50).filter(|offset| try_at(lane, *offset)).count())).collect();
+        racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+    });
+    assert_eq!(won, read_all(&store, partition, 0).len());
+    assert!(won >= 1 && won <= 50, "{won}");
+}
+
+#[test]
 fn records_groups_and_topics_survive_close_and_drop() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
