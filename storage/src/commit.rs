@@ -118,7 +118,7 @@ impl Committer {
                 Ok(())
             }
             Err(WriteError::Refused(error)) => {
-                self.producers.back_to(0);
+                self.producers.refuse_all();
                 let error = AppendError::from_io(&error);
                 outcomes.into_iter().for_each(|outcome| (outcome.request.done)(Err(error.clone())));
                 Ok(())
@@ -131,12 +131,20 @@ impl Committer {
         }
     }
 
-    fn refuse_data_on_a_full_disk(&self, requests: Vec<Request>) -> Vec<Request> {
+    fn refuse_data_on_a_full_disk(&mut self, requests: Vec<Request>) -> Vec<Request> {
         if !self.core.keeper.disk_full() {
             return requests;
         }
+        let now_ms = self.append_ms.max(self.core.now_ms());
         let (state, data): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_state);
-        data.into_iter().for_each(|request| (request.done)(Err(AppendError::DiskFull)));
+        for request in data {
+            let noted = request.appends.iter().filter(|append| append.batch.header().producer().is_some());
+            let mut noted = noted.map(|append| {
+                self.producers.refuse(&self.core.index, &append.partition, append.batch.header(), now_ms)
+            });
+            let error = noted.find_map(Result::err).unwrap_or(AppendError::DiskFull);
+            (request.done)(Err(error));
+        }
         state
     }
 

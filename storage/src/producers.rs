@@ -152,17 +152,52 @@ struct Kept {
     commit: CommitNumber,
 }
 
+/// A producer that nothing is known of but that its first batch was refused for want of room.
+#[derive(Clone, Copy)]
+struct Held {
+    epoch: i16,
+    /// What it has to send again before anything else of this epoch is taken.
+    sequence: i32,
+    refused_ms: i64,
+}
+
+impl Held {
+    fn by(header: &BatchHeader, refused_ms: i64) -> Self {
+        Self { epoch: header.producer_epoch, sequence: header.base_sequence, refused_ms }
+    }
+}
+
+/// What the commit under way changed of a producer.
+struct Changed {
+    key: ProducerKey,
+    before: Option<Kept>,
+    /// Set when nothing was known of it: what holds if the commit is refused.
+    begun: Option<Held>,
+}
+
 /// Producers as of the newest batch, durable or not. Belongs to the committer.
 pub(crate) struct Producers {
     expiration_ms: i64,
     kept: HashMap<ProducerKey, Kept>,
-    /// What the commit under way changed, and how it was before.
-    changed: Vec<(ProducerKey, Option<Kept>)>,
+    changed: Vec<Changed>,
+    /// Several batches of a producer are under way at once. One that is refused for want of room comes again, behind
+    /// those that followed it: without this the first of them would pass, as a producer that is not known may begin
+    /// with any sequence number, and the refused one would come too late for ever.
+    held: HashMap<ProducerKey, Held>,
 }
 
 impl Producers {
     pub(crate) fn new(expiration_ms: i64) -> Self {
-        Self { expiration_ms, kept: HashMap::new(), changed: Vec::new() }
+        Self { expiration_ms, kept: HashMap::new(), changed: Vec::new(), held: HashMap::new() }
+    }
+
+    /// The row of a producer, unless it has expired.
+    fn live(&self, index: &Index, key: ProducerKey, now_ms: i64) -> Result<Option<ProducerRow>, AppendError> {
+        let old = match self.kept.get(&key) {
+            Some(kept) => Some(kept.row.clone()),
+            None => index.producer(key).map_err(|error| AppendError::Io { reason: error.to_string() })?,
+        };
+        Ok(old.filter(|row| !has_expired(row, now_ms, self.expiration_ms)))
     }
 
     /// Takes in a batch that will get `base_offset` in `commit`, or says which one of the last five it is.
@@ -174,21 +209,84 @@ impl Producers {
         (base_offset, append_time_ms, commit): (Offset, i64, CommitNumber),
     ) -> Result<Option<WrittenBatch>, AppendError> {
         let key = ProducerKey { partition: partition.number(), producer_id: header.producer_id };
-        let io = |error: IndexError| AppendError::Io { reason: error.to_string() };
-        let old = match self.kept.get(&key) {
-            Some(kept) => Some(kept.row.clone()),
-            None => index.producer(key).map_err(io)?,
+        let live = self.live(index, key, append_time_ms)?;
+        let checked = match &live {
+            Some(row) => check(row, header),
+            None => self.check_held(key, header, append_time_ms).map(|()| None),
         };
-        let live = old.filter(|row| !has_expired(row, append_time_ms, self.expiration_ms));
-        if let Some(row) = &live {
-            let name = |error| named(partition.name(), header.producer_id, error);
-            if let Some(written) = check(row, header).map_err(name)? {
-                return Ok(Some(written));
+        if let Some(written) = checked.map_err(|error| named(partition.name(), header.producer_id, error))? {
+            return Ok(Some(written));
+        }
+        let begun = live.is_none().then(|| Held::by(header, append_time_ms));
+        let row = advance(live, header, base_offset, append_time_ms);
+        let before = self.kept.insert(key, Kept { row, commit });
+        self.changed.push(Changed { key, before, begun });
+        Ok(None)
+    }
+
+    /// Whether a batch of a producer that is not known may be its first one.
+    fn check_held(&self, key: ProducerKey, header: &BatchHeader, now_ms: i64) -> Result<(), SequenceError> {
+        let first_sequence = header.base_sequence;
+        let held =
+            self.held.get(&key).filter(|held| held.epoch == header.producer_epoch && !self.is_over(held, now_ms));
+        match held.map(|held| held.sequence) {
+            Some(expected) if expected != first_sequence && !header.is_control() => {
+                Err(SequenceError::OutOfOrder { first_sequence, expected })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn is_over(&self, held: &Held, now_ms: i64) -> bool {
+        held.refused_ms.saturating_add(self.expiration_ms) < now_ms
+    }
+
+    /// Takes note of a batch that is refused for want of room before it was taken in.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub(crate) fn refuse(
+        &mut self,
+        index: &Index,
+        partition: &Partition,
+        header: &BatchHeader,
+        now_ms: i64,
+    ) -> Result<(), AppendError> {
+        let key = ProducerKey { partition: partition.number(), producer_id: header.producer_id };
+        // One that is known has to go on where it was.
+        if self.live(index, key, now_ms)?.is_none() {
+            self.hold(key, Held::by(header, now_ms));
+        }
+        Ok(())
+    }
+
+    /// Holds a producer back. Of the batches of one epoch the first that was refused counts.
+    fn hold(&mut self, key: ProducerKey, held: Held) {
+        let now_ms = held.refused_ms;
+        // A marker has no place in a sequence.
+        if held.sequence < 0 {
+            return;
+        }
+        if self.held.len() >= KEPT && !self.held.contains_key(&key) {
+            let expiration_ms = self.expiration_ms;
+            self.held.retain(|_, held| held.refused_ms.saturating_add(expiration_ms) >= now_ms);
+            if self.held.len() >= KEPT {
+                return;
             }
         }
-        let row = advance(live, header, base_offset, append_time_ms);
-        self.changed.push((key, self.kept.insert(key, Kept { row, commit })));
-        Ok(None)
+        let old = self.held.get(&key).copied().filter(|old| !self.is_over(old, now_ms));
+        match old {
+            Some(old) if old.epoch > held.epoch => return,
+            Some(old) if old.epoch == held.epoch => self.held.insert(key, Held { refused_ms: now_ms, ..old }),
+            Some(_) | None => self.held.insert(key, held),
+        };
+    }
+
+    /// The commit under way is refused for want of room: takes back all it took in.
+    pub(crate) fn refuse_all(&mut self) {
+        let begun: Vec<_> = self.changed.iter().filter_map(|changed| Some((changed.key, changed.begun?))).collect();
+        self.back_to(0);
+        begun.into_iter().for_each(|(key, held)| self.hold(key, held));
     }
 
     /// A place to go back to.
@@ -199,7 +297,7 @@ impl Producers {
     /// Takes back what was taken in since the mark.
     pub(crate) fn back_to(&mut self, mark: usize) {
         while self.changed.len() > mark
-            && let Some((key, before)) = self.changed.pop()
+            && let Some(Changed { key, before, .. }) = self.changed.pop()
         {
             match before {
                 Some(before) => self.kept.insert(key, before),
@@ -210,9 +308,12 @@ impl Producers {
 
     /// What the commit under way changed, now that it is written; `applied` is the last commit in the index.
     pub(crate) fn settle(&mut self, applied: impl FnOnce() -> CommitNumber) -> Vec<(ProducerKey, ProducerRow)> {
-        let mut keys: Vec<_> = self.changed.drain(..).map(|(key, _)| key).collect();
+        let mut keys: Vec<_> = self.changed.drain(..).map(|changed| changed.key).collect();
         keys.sort_unstable();
         keys.dedup();
+        if !self.held.is_empty() {
+            self.held.retain(|key, _| keys.binary_search(key).is_err());
+        }
         let row = |key: ProducerKey| Some((key, self.kept.get(&key)?.row.clone()));
         let rows = keys.into_iter().filter_map(row).collect();
         if self.kept.len() > KEPT {

@@ -342,13 +342,59 @@ fn a_refused_commit_answers_nothing_and_takes_its_sequences_back() {
     let batches = [sent(2, 3), sent(2, 3), sent(5, 1), sent(2, 1), sent(9, 1)];
     let got = in_one_commit(&session, &batches, || fs.fail_write(1));
     assert_eq!(got, vec![Err(AppendError::DiskFull); 5], "a duplicate of what is not durable is not a success");
-    let again = send_wait(&session, &sent(5, 1)).unwrap_err();
-    let error = SequenceError::OutOfOrder { first_sequence: 5, expected: 2 };
-    assert_eq!(again, AppendError::Sequence(RefusedBatch { partition: name(0), producer_id: 7, error }.into()));
+    assert_eq!(send_wait(&session, &sent(5, 1)), Err(out_of_order(&sent(5, 1), 2)));
     let appended = send_wait(&session, &sent(2, 3)).unwrap();
     assert_eq!((appended.base_offset, appended.duplicate), (2, false));
     let twice = send_wait(&session, &sent(2, 3)).unwrap();
     assert_eq!(twice, Appended { duplicate: true, ..appended });
+}
+
+fn out_of_order(sent: &Sent, expected: i32) -> AppendError {
+    let error = SequenceError::OutOfOrder { first_sequence: sent.first, expected };
+    AppendError::Sequence(RefusedBatch { partition: name(sent.partition), producer_id: sent.id, error }.into())
+}
+
+#[test]
+fn the_first_batch_ever_that_finds_no_room_is_not_overtaken() {
+    let (fs, real, session) = bench(|options| options);
+    settled(&fs, &real);
+    let of = |id, first, count| Sent { id, ..sent(first, count) };
+    let got = in_one_commit(&session, &[of(7, 0, 2), of(7, 2, 1), of(8, 40, 1)], || fs.fail_write(1));
+    assert_eq!(got, vec![Err(AppendError::DiskFull); 3]);
+    assert_eq!(send_wait(&session, &of(7, 2, 1)), Err(out_of_order(&of(7, 2, 1), 0)));
+    assert_eq!(send_wait(&session, &of(8, 41, 1)), Err(out_of_order(&of(8, 41, 1), 40)));
+    let flight: Vec<_> = [of(7, 0, 2), of(7, 2, 1), of(8, 40, 1), of(8, 41, 1)].map(|s| send_wait(&session, &s)).into();
+    let offsets: Vec<_> = flight.into_iter().map(|answer| answer.unwrap().base_offset).collect();
+    assert_eq!(offsets, [0, 2, 3, 4]);
+    // One that begins a new epoch has given the refused batch up.
+    let got = in_one_commit(&session, &[of(9, 0, 1)], || fs.fail_write(1));
+    assert_eq!(got, [Err(AppendError::DiskFull)]);
+    assert_eq!(send_wait(&session, &Sent { epoch: 1, ..of(9, 0, 1) }).unwrap().base_offset, 5);
+}
+
+#[test]
+fn a_producer_refused_by_a_full_disk_begins_with_what_was_refused() {
+    let (fs, real, session) = bench(|options| Options { reserve_bytes: 1 << 20, ..options });
+    settled(&fs, &real);
+    // The committer finds out by itself.
+    fs.set_capacity(Some(fs.used() + (16 << 10)));
+    let got = in_one_commit(&session, &[sent(0, 1)], || fs.fail_write(1));
+    assert_eq!(got, [Err(AppendError::DiskFull)]);
+    assert!(session.store.disk_full());
+    let of = |first| Sent { id: 8, ..sent(first, 1) };
+    assert_eq!(send_wait(&session, &of(5)), Err(AppendError::DiskFull));
+    assert_eq!(send_wait(&session, &of(6)), Err(AppendError::DiskFull));
+    fs.set_capacity(None);
+    let started = std::time::Instant::now();
+    let refused = loop {
+        match send_wait(&session, &of(6)) {
+            Err(AppendError::DiskFull) if started.elapsed().as_secs() < 20 => std::thread::yield_now(),
+            other => break other,
+        }
+    };
+    assert_eq!(refused, Err(out_of_order(&of(6), 5)));
+    assert_eq!(send_wait(&session, &of(5)).unwrap().base_offset, 0);
+    assert_eq!(send_wait(&session, &of(6)).unwrap().base_offset, 1);
 }
 
 #[test]
