@@ -78,7 +78,7 @@ impl From<TopicError> for TopicRefusal {
     fn from(error: TopicError) -> Self {
         let text = error.to_string();
         match error {
-            TopicError::Unknown(_) => Self::Missing(text),
+            TopicError::Unknown(_) | TopicError::UnknownId(_) => Self::Missing(text),
             TopicError::Internal(_) | TopicError::Partitions { .. } | TopicError::Config { .. } => Self::Bad(text),
             TopicError::State(_) => Self::Failed(text),
             TopicError::Append(error) => error.into(),

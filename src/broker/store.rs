@@ -45,6 +45,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`TopicError`].
     fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError>;
+    /// See [`Store::delete_topic_by_id`].
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    fn delete_topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, TopicError>;
     /// See [`Store::grow_partitions`].
     ///
     /// # Errors
@@ -165,6 +170,9 @@ impl LogStore for Store {
     }
     fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
         Store::delete_topic(self, name)
+    }
+    fn delete_topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, TopicError> {
+        Store::delete_topic_by_id(self, id)
     }
     fn grow_partitions(&self, name: &str, total: PartitionIndex) -> Result<Arc<Topic>, TopicError> {
         Store::grow_partitions(self, name, total)

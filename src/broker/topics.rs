@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use azulite_storage::topics::{
     ConfigChange, CreateTopicError, DeleteRecordsError, MAX_PARTITIONS, NewTopic, Topic, TopicError, is_legal_name,
 };
-use azulite_storage::{AppendError, Offset, TopicPartition};
+use azulite_storage::{AppendError, Offset, TopicId, TopicPartition};
 
 use super::Broker;
 use super::broker_config::{BrokerConfig, KV_NAME};
@@ -133,6 +133,18 @@ impl Broker {
     /// See [`TopicError`].
     pub fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
         let topic = self.log.delete_topic(name)?;
+        self.topics_changed();
+        Ok(topic)
+    }
+
+    /// [`Broker::delete_topic`] by id: a topic of the same name that was made meanwhile stays.
+    ///
+    /// # Durability
+    /// On `Ok` it is gone for good.
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn delete_topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, TopicError> {
+        let topic = self.log.delete_topic_by_id(id)?;
         self.topics_changed();
         Ok(topic)
     }

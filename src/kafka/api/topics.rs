@@ -65,6 +65,7 @@ fn new_topic_failure(error: &NewTopicError) -> Failure {
 pub(super) fn topic_failure(error: &TopicError) -> Failure {
     let code = match error {
         TopicError::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
+        TopicError::UnknownId(_) => ErrorCode::UnknownTopicId,
         TopicError::Internal(_) => ErrorCode::InvalidTopicException,
         TopicError::Partitions { .. } => ErrorCode::InvalidPartitions,
         TopicError::Config { .. } => ErrorCode::InvalidConfig,
@@ -198,27 +199,22 @@ impl Api {
         let mut responses = Vec::new();
         for wanted in by_name.chain(request.topics) {
             let DeleteTopicState { name, topic_id } = wanted;
-            let found = match (&name, topic_id) {
-                (Some(name), Uuid::ZERO) => Ok(self.broker.log().topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)),
+            let deleted = match (&name, topic_id) {
+                (Some(name), Uuid::ZERO) => {
+                    let name = name.to_string();
+                    self.blocking(move |broker| broker.delete_topic(&name)).await
+                }
                 (None, id) if id != Uuid::ZERO => {
-                    Ok(self.broker.log().topic_by_id(TopicId(id.0)).ok_or(ErrorCode::UnknownTopicId))
+                    self.blocking(move |broker| broker.delete_topic_by_id(TopicId(id.0))).await
                 }
                 _ => Err((ErrorCode::InvalidRequest, "a topic is named by name or by id".to_owned())),
             };
-            let found = found.and_then(|found| found.map_err(|code| (code, "there is no such topic".to_owned())));
-            let outcome = match found {
-                Ok(topic) => {
-                    let (name, id) = (topic.name.clone(), Uuid(topic.id.0));
-                    let deleted = self.blocking(move |broker| broker.delete_topic(&topic.name)).await;
-                    let deleted = deleted.and_then(|deleted| deleted.map_err(|error| topic_failure(&error)));
-                    deleted.map(|_| (name, id))
-                }
-                Err(failure) => Err(failure),
-            };
-            responses.push(match outcome {
-                Ok((name, topic_id)) => {
-                    DeletableTopicResult { name: Some(name.into()), topic_id, ..Default::default() }
-                }
+            responses.push(match deleted.and_then(|deleted| deleted.map_err(|error| topic_failure(&error))) {
+                Ok(topic) => DeletableTopicResult {
+                    name: Some(topic.name.clone().into()),
+                    topic_id: Uuid(topic.id.0),
+                    ..Default::default()
+                },
                 Err((error_code, said)) => {
                     DeletableTopicResult { name, topic_id, error_code, error_message: message(said) }
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use crate::ids::{PartitionIndex, TopicPartition};
+use crate::ids::{PartitionIndex, TopicId, TopicPartition};
 use crate::index::{IndexError, StateKeyspace};
 use crate::offsets::{OFFSET_KEYS, decode_key};
 use crate::partition::{LeaderEpoch, Life, Partition};
@@ -20,6 +20,9 @@ pub enum TopicError {
     /// There is none of that name.
     #[error("there is no topic {0:?}")]
     Unknown(String),
+    /// There is none of that id.
+    #[error("there is no topic with the id {0}")]
+    UnknownId(TopicId),
     /// The store keeps it for itself.
     #[error("topic {0} is the store's own and cannot be changed")]
     Internal(String),
@@ -101,9 +104,24 @@ impl Store {
     /// # Errors
     /// See [`TopicError`].
     pub fn delete_topic(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
+        self.delete_found(|| self.changeable(name))
+    }
+
+    /// [`Store::delete_topic`] by id: a topic of the same name that was made meanwhile stays.
+    ///
+    /// # Durability
+    /// As [`Store::delete_topic`].
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn delete_topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, TopicError> {
+        self.delete_found(|| unless_internal(self.topic_by_id(id).ok_or(TopicError::UnknownId(id))?))
+    }
+
+    /// Deletes the topic that `find` finds while no other is changed.
+    fn delete_found(&self, find: impl FnOnce() -> Result<Arc<Topic>, TopicError>) -> Result<Arc<Topic>, TopicError> {
         let core = &self.core;
         let changing = core.topics.change();
-        let topic = self.changeable(name)?;
+        let topic = find()?;
         // From here on nobody finds it, no position in it can be committed, and nothing is appended to it.
         core.topics.remove(&topic);
         let set = |life| topic.partitions.iter().for_each(|partition| partition.set_life(life));
@@ -223,9 +241,12 @@ impl Store {
     }
 
     fn changeable(&self, name: &str) -> Result<Arc<Topic>, TopicError> {
-        let topic = self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?;
-        if topic.internal { Err(TopicError::Internal(name.to_owned())) } else { Ok(topic) }
+        unless_internal(self.topic(name).ok_or_else(|| TopicError::Unknown(name.to_owned()))?)
     }
+}
+
+fn unless_internal(topic: Arc<Topic>) -> Result<Arc<Topic>, TopicError> {
+    if topic.internal { Err(TopicError::Internal(topic.name.clone())) } else { Ok(topic) }
 }
 
 impl Core {

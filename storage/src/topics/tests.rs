@@ -128,6 +128,22 @@ fn a_topic_made_again_is_another_one_from_offset_0_on() {
 }
 
 #[test]
+fn a_deletion_by_id_leaves_a_topic_made_again_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let old = create(&store, "t", 1);
+    store.delete_topic("t").unwrap();
+    let new = create(&store, "t", 1);
+    append(&store, &new.partitions[0], 3);
+    assert_eq!(store.delete_topic_by_id(old.id).unwrap_err(), TopicError::UnknownId(old.id));
+    assert_eq!((store.topic("t").unwrap().id, new.partitions[0].is_gone()), (new.id, false));
+    assert_eq!(store.delete_topic_by_id(new.id).unwrap().name, "t");
+    assert!(store.topic("t").is_none() && new.partitions[0].is_gone());
+    let internal = store.topic("__azulite_state").unwrap();
+    assert_eq!(store.delete_topic_by_id(internal.id).unwrap_err(), TopicError::Internal(internal.name.clone()));
+}
+
+#[test]
 fn rows_of_deleted_topics_leave_the_index_even_when_it_is_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
