@@ -38,6 +38,7 @@ use crate::fs::is_full;
 use crate::ids::{PartitionNumber, SegmentNumber};
 use crate::index::IndexError;
 use crate::keys::marker::Marker;
+use crate::maintenance::{Now, millis};
 use crate::store::{Core, Store};
 
 /// How the cleaner works.
@@ -148,7 +149,10 @@ impl Cleaner {
     pub(crate) fn run(&self, core: &Core) -> Result<(), IndexError> {
         let Some(interval) = core.options.cleaner.interval else { return Ok(()) };
         while self.wait(interval) {
-            match pass(core, core.now_ms(), core.options.cleaner.bytes_per_second) {
+            let now = Now { wall_ms: core.now_ms(), up_ms: millis(core.opened.elapsed()) };
+            // A hold that cannot be kept now is one all the same.
+            let trusted = core.is_clock_trusted(now).unwrap_or(false);
+            match pass(core, (now.wall_ms, trusted), core.options.cleaner.bytes_per_second) {
                 Ok(report) if report.unlinked + report.written > 0 => tracing::debug!(?report, "the log was cleaned"),
                 Ok(_) | Err(CleanError::Stopped) => {}
                 Err(CleanError::Index(error)) => return Err(error),
@@ -169,17 +173,20 @@ struct Pass<'a> {
     policies: Policies,
     marker: Marker,
     now_ms: i64,
+    /// The clock may be used to let go of something.
+    trusted: bool,
     report: CleanReport,
 }
 
-/// One pass at wall time `now_ms`: everything that is due is done when it returns `Ok`.
-fn pass(core: &Core, now_ms: i64, bytes_per_second: Option<u64>) -> Result<CleanReport, CleanError> {
+/// One pass at a wall time that is trusted or not: everything that is due is done when it returns `Ok`.
+fn pass(core: &Core, (now_ms, trusted): (i64, bool), bytes_per_second: Option<u64>) -> Result<CleanReport, CleanError> {
     let memory = core.cleaner.memory.lock().unwrap_or_else(PoisonError::into_inner);
     // Nothing is applied yet: nothing can be dead.
     let Some(marker) = core.index.marker()? else { return Ok(CleanReport::default()) };
     let pace = Pace::new(&core.cleaner, bytes_per_second);
     let policies = Policies::of(core);
-    let mut pass = Pass { core, memory, pace, policies, marker, now_ms, report: CleanReport::default() };
+    let report = CleanReport::default();
+    let mut pass = Pass { core, memory, pace, policies, marker, now_ms, trusted, report };
     pass.look()?;
     // First what needs no room.
     pass.unlink()?;
@@ -196,13 +203,15 @@ fn pass(core: &Core, now_ms: i64, bytes_per_second: Option<u64>) -> Result<Clean
 
 impl Store {
     /// Does everything the cleaner has to do at wall time `now_ms`, unthrottled: after `Ok` nothing is left that is due,
-    /// sealed, and out of the index ([`Store::maintain`] takes out what lies below log starts).
+    /// sealed, and out of the index ([`Store::maintain`] takes out what lies below log starts). While
+    /// [`Store::retention_waits`] no tombstone goes.
     ///
     /// # Errors
     /// See [`CleanError`].
     pub fn clean(&self, now_ms: i64) -> Result<CleanReport, CleanError> {
         self.core.pending.flush();
-        pass(&self.core, now_ms, None)
+        let trusted = !self.core.clock_held.load(Ordering::Relaxed);
+        pass(&self.core, (now_ms, trusted), None)
     }
 }
 

@@ -8,18 +8,15 @@ mod clock_guard;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 pub use clock_guard::ClockGuard;
 
 use crate::ids::{Offset, PartitionNumber};
-use crate::index::{IndexError, StateKeyspace};
+use crate::index::IndexError;
 use crate::keys::log::BatchRow;
 use crate::maintenance::{MaintenanceError, Now, Task, Turn};
 use crate::partition::Partition;
-use crate::state::{Change, StateKey};
 use crate::store::Core;
 use crate::topics::{TimestampType, Topic, TopicSettings};
 
@@ -160,7 +157,6 @@ type Listed = (Arc<Topic>, Arc<Partition>);
 /// Walks the partitions. See the module.
 pub(crate) struct Retention {
     interval_ms: i64,
-    guard: Option<ClockGuard>,
     looked: HashMap<PartitionNumber, Looked>,
     /// What is left of the pass under way.
     pass: Vec<Listed>,
@@ -170,29 +166,7 @@ impl Retention {
     pub(crate) fn new(interval: Option<Duration>) -> Self {
         let interval = interval.unwrap_or(INTERVAL).as_millis();
         let interval_ms = i64::try_from(interval).unwrap_or(i64::MAX).max(1);
-        Self { interval_ms, guard: None, looked: HashMap::new(), pass: Vec::new() }
-    }
-
-    /// What the clock may be used for now; a change of that is kept.
-    fn trusted(&mut self, core: &Core, now: Now) -> Result<Option<i64>, MaintenanceError> {
-        let guard = match &mut self.guard {
-            Some(guard) => guard,
-            None => {
-                let held = core.clock_held.load(Ordering::Relaxed);
-                let newest = Some(core.newest_append_ms).filter(|newest| *newest > 0);
-                self.guard.insert(ClockGuard::start(now, newest, held))
-            }
-        };
-        guard.observe(now);
-        let holds = guard.held_until_ms().is_some();
-        let kept = core.clock_held.load(Ordering::Relaxed);
-        if holds != kept {
-            let key = StateKey::ClockHold.encode().into();
-            let value = holds.then(|| Bytes::from_static(b"\x01"));
-            core.change_wait(vec![(StateKeyspace::State, Change { key, value })], false)?;
-            core.clock_held.store(holds, Ordering::Relaxed);
-        }
-        Ok((!holds).then_some(now.wall_ms))
+        Self { interval_ms, looked: HashMap::new(), pass: Vec::new() }
     }
 
     /// The partitions that have to be looked at now.
@@ -278,7 +252,7 @@ impl Task for Retention {
     }
 
     fn step(&mut self, core: &Core, now: Now) -> Result<Turn, MaintenanceError> {
-        let trusted = self.trusted(core, now)?;
+        let trusted = core.is_clock_trusted(now)?.then_some(now.wall_ms);
         if self.pass.is_empty() {
             self.pass = self.list(core, now, trusted);
         }

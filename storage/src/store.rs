@@ -31,6 +31,7 @@ use crate::partition::{Damage, Partition};
 use crate::producers::{ProducerIds, RefusedBatch};
 use crate::publish::Publishing;
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
+use crate::retention::ClockGuard;
 use crate::segments::Segments;
 use crate::state::{Change, StateKey};
 use crate::topics::Topics;
@@ -263,7 +264,9 @@ pub(crate) struct Core {
     pub(crate) maintenance: Maintenance,
     /// When the newest frame found at the opening was appended, milliseconds since 1970; 0 when there was none.
     pub(crate) newest_append_ms: i64,
-    /// Retention by time waits, and that is kept.
+    /// Watches the wall clock from the first look on.
+    pub(crate) clock_guard: Mutex<Option<ClockGuard>>,
+    /// What ages records off waits, and that is kept.
     pub(crate) clock_held: AtomicBool,
     /// For the time since.
     pub(crate) opened: Instant,
@@ -521,7 +524,7 @@ impl Store {
         self.core.keeper.disk_full()
     }
 
-    /// True while retention by time waits because the wall clock is not trusted.
+    /// True while retention by time and the removal of tombstones wait because the wall clock is not trusted.
     #[must_use]
     pub fn retention_waits(&self) -> bool {
         self.core.clock_held.load(Ordering::Relaxed)

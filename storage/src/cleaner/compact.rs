@@ -97,7 +97,8 @@ impl Pass<'_> {
         for row in self.core.index.batches_from(partition, dirty_from) {
             let (base_offset, row) = row?;
             let (next, stamp_ms) = (row.next_offset(base_offset), stamp(&row));
-            let young = min_lag_ms > 0 && stamp_ms > self.now_ms.saturating_sub(min_lag_ms);
+            // How old a record is, is not known while the clock is not trusted.
+            let young = min_lag_ms > 0 && (!self.trusted || stamp_ms > self.now_ms.saturating_sub(min_lag_ms));
             let sealed = self.memory.files.sealed.contains_key(&row.segment());
             if !sealed && stamp_ms.saturating_add(active_ms) <= self.now_ms {
                 self.core.cleaner.roll.store(true, Ordering::Relaxed);
@@ -154,6 +155,9 @@ impl Pass<'_> {
     /// Whether tombstones may go now. Before a partition was gone through heads tell, which say when the first of all
     /// that are in a segment may go.
     fn has_old_tombstones(&self, partition: PartitionNumber, start: Offset, claims: &Claims) -> bool {
+        if !self.trusted {
+            return false;
+        }
         if let Some(at) = self.memory.compaction.get(&partition).and_then(|known| known.horizon_ms) {
             return at <= self.now_ms;
         }
@@ -237,10 +241,10 @@ impl Pass<'_> {
                 ranges.end();
                 continue;
             };
-            match shape(due, map, self.now_ms, &header, &batch) {
+            match shape(due, map, (self.now_ms, self.trusted), &header, &batch) {
                 Ok((shape, outcome)) => {
-                    // What is old and stays has to stay.
-                    let horizon_ms = outcome.horizon_ms.filter(|at| *at > self.now_ms);
+                    // What is old and stays has to stay; as long as the clock is not trusted, it is looked at again.
+                    let horizon_ms = outcome.horizon_ms.filter(|at| *at > self.now_ms || !self.trusted);
                     due.horizon_ms = due.horizon_ms.min(horizon_ms.unwrap_or(i64::MAX));
                     ranges.add(*key, *row, !matches!(shape, Shape::Same));
                 }
@@ -257,9 +261,9 @@ impl Pass<'_> {
         let (group, number) = (self.policies.group(first.partition), self.core.keeper.take_number());
         let claims = claimed.into_iter().map(|(p, from, to)| Claim::new(p, from, to, number)).collect();
         let by_partition: HashMap<_, _> = due.iter().map(|due| (due.partition, due)).collect();
-        let (now_ms, mut removed) = (self.now_ms, 0);
+        let (now, mut removed) = ((self.now_ms, self.trusted), 0);
         let mut each = |header: &FrameHeader, batch: &Bytes, head: &mut CleanedHead| {
-            let shaped = by_partition.get(&header.partition).map(|due| shape(due, map, now_ms, header, batch));
+            let shaped = by_partition.get(&header.partition).map(|due| shape(due, map, now, header, batch));
             let Some(Ok((shape, outcome))) = shaped else { return Shape::Same };
             removed += outcome.removed;
             outcome.horizon_ms.into_iter().for_each(|ms| head.note_horizon(ms));
@@ -317,11 +321,12 @@ struct Outcome {
     horizon_ms: Option<i64>,
 }
 
-/// What becomes of a batch.
+/// What becomes of a batch, by a clock that is trusted or not: then nothing goes by age, and nothing is given a time to
+/// go.
 fn shape(
     due: &Due,
     map: &KeyMap,
-    now_ms: i64,
+    (now_ms, trusted): (i64, bool),
     frame: &FrameHeader,
     batch: &Bytes,
 ) -> Result<(Shape, Outcome), BatchError> {
@@ -330,8 +335,13 @@ fn shape(
     if is_transactional(batch) {
         return Ok((Shape::Same, Outcome { removed, horizon_ms: None }));
     }
-    let old = header.delete_horizon().is_some_and(|at| at <= now_ms) && header.base_offset < due.tombstones_stay_from;
-    let horizon = Horizon::WithTombstones(now_ms.saturating_add(due.delete_retention_ms));
+    let old = trusted
+        && header.delete_horizon().is_some_and(|at| at <= now_ms)
+        && header.base_offset < due.tombstones_stay_from;
+    let horizon = match trusted {
+        true => Horizon::WithTombstones(now_ms.saturating_add(due.delete_retention_ms)),
+        false => Horizon::Unchanged,
+    };
     let retained = retain(batch, RECORDS_LIMIT, horizon, |record| {
         let Some(key) = &record.key else { return true };
         let goes = map.supersedes(due.partition, key, record.offset) || old && record.value.is_none();
@@ -344,9 +354,13 @@ fn shape(
         Retained::Some(new) => Shape::New(new),
         // It still says how far its producer has come.
         Retained::None(empty)
-            if header.producer_id >= 0 && frame.append_time_ms.saturating_add(PRODUCER_MS) > now_ms =>
+            if header.producer_id >= 0 && (!trusted || frame.append_time_ms.saturating_add(PRODUCER_MS) > now_ms) =>
         {
-            if empty == *batch { Shape::Same } else { Shape::New(empty) }
+            if empty == *batch {
+                Shape::Same
+            } else {
+                Shape::New(empty)
+            }
         }
         Retained::None(_) => Shape::Gone,
     };
@@ -355,6 +369,8 @@ fn shape(
         Shape::Same => header.delete_horizon(),
         Shape::Gone => None,
     };
+    // Those without a time are given one as soon as that is possible.
+    let after = if trusted { after } else { Some(after.unwrap_or(0)) };
     Ok((shape, Outcome { removed, horizon_ms: after.filter(|_| tombstones) }))
 }
 

@@ -382,6 +382,49 @@ fn a_tombstone_goes_when_it_has_been_seen_clean_long_enough() {
 }
 
 #[test]
+fn no_tombstone_goes_by_a_clock_that_jumped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let start = crate::clock::now_ms();
+    let maintain = |wall_ms, up_ms| store.maintain(Now { wall_ms, up_ms }).unwrap();
+    let p = topic(&store, "t", &[COMPACT]).partitions[0].clone();
+    let q = topic(&store, "q", &[COMPACT]).partitions[0].clone();
+    let fill = |p: &Arc<Partition>| {
+        for n in 0..40 {
+            append(&store, p, Some(&format!("k{}", n % 4)), Some(&format!("v{n}")), 1000);
+        }
+        append(&store, p, Some("k1"), None, 0);
+        append(&store, p, Some("k2"), Some("after"), 0);
+        append(&store, p, Some("end"), Some("x"), 0);
+    };
+    let left = |p| read_all(&store, p).into_iter().map(|(o, k, v)| format!("{o} {k} {v}")).collect::<Vec<_>>();
+    let tombstone = "40 k1 -".to_owned();
+    fill(&p);
+    roll(&store);
+    maintain(start, 0);
+    store.clean(start).unwrap();
+    assert!(left(&p).contains(&tombstone));
+    // Ten years in a minute of uptime. What is superseded goes all the same.
+    let wrong = start + 3650 * DAY;
+    maintain(wrong, 60_000);
+    fill(&q);
+    roll(&store);
+    assert!(store.clean(wrong).unwrap().removed_records >= 36);
+    assert_eq!((left(&p).contains(&tombstone), left(&q).contains(&tombstone)), (true, true));
+    // Set right again: what was found meanwhile is aged from now on.
+    maintain(start + 120_000, 120_000);
+    store.clean(start + 120_000).unwrap();
+    assert_eq!((left(&p).contains(&tombstone), left(&q).contains(&tombstone)), (true, true));
+    let day_later = start + 120_000 + DAY;
+    maintain(day_later, 120_000 + DAY);
+    assert!(!store.retention_waits());
+    store.clean(day_later).unwrap();
+    assert_eq!((left(&p).contains(&tombstone), left(&q).contains(&tombstone)), (false, true));
+    store.clean(day_later + DAY).unwrap();
+    assert!(!left(&q).contains(&tombstone));
+}
+
+#[test]
 fn each_tombstone_goes_in_its_own_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

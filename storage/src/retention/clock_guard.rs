@@ -1,6 +1,14 @@
 //! When the wall clock is not to be trusted with ageing records off (`design.md`, point 5, *Clock*).
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::index::StateKeyspace;
 use crate::maintenance::Now;
+use crate::state::{Change, StateKey};
+use crate::store::{AppendError, Core};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -43,7 +51,7 @@ impl ClockGuard {
         }
         if self.held_until_ms.is_some_and(|until| until <= now.up_ms) {
             self.held_until_ms = None;
-            tracing::info!("retention by time goes on");
+            tracing::info!("retention by time goes on, and tombstones go again");
         }
     }
 
@@ -56,7 +64,31 @@ impl ClockGuard {
     fn hold(&mut self, now: Now, why: &str, by_ms: i64) {
         self.held_until_ms = Some(now.up_ms.saturating_add(HOLD_MS));
         let hours = by_ms / HOUR_MS;
-        tracing::warn!(why, hours, "retention by time waits for 24 hours of uptime; set the clock if it is wrong");
+        tracing::warn!(
+            why,
+            hours,
+            "retention by time and the removal of tombstones wait for 24 hours of uptime; set the clock if it is wrong"
+        );
+    }
+}
+
+impl Core {
+    /// Whether something may be aged off now, as all who do so have to ask; a change of that is kept. Takes note of both
+    /// clocks.
+    pub(crate) fn is_clock_trusted(&self, now: Now) -> Result<bool, AppendError> {
+        let mut guard = self.clock_guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.clock_held.load(Ordering::Relaxed);
+        let newest = Some(self.newest_append_ms).filter(|newest| *newest > 0);
+        let guard = guard.get_or_insert_with(|| ClockGuard::start(now, newest, kept));
+        guard.observe(now);
+        let holds = guard.held_until_ms().is_some();
+        if holds != kept {
+            let key = StateKey::ClockHold.encode().into();
+            let value = holds.then(|| Bytes::from_static(b"\x01"));
+            self.change_wait(vec![(StateKeyspace::State, Change { key, value })], false)?;
+            self.clock_held.store(holds, Ordering::Relaxed);
+        }
+        Ok(!holds)
     }
 }
 

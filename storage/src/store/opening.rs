@@ -169,6 +169,7 @@ pub(super) fn build_core(
         opened: Instant::now(),
         maintenance: Maintenance::new(options.maintenance),
         newest_append_ms: recovered.append_ms,
+        clock_guard: Mutex::default(),
         clock_held: AtomicBool::new(index.state(StateKeyspace::State, &StateKey::ClockHold.encode())?.is_some()),
         blobs: BlobFiles::open(fs, &options.root)?,
         publishing: Publishing::default(),
