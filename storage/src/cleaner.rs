@@ -75,6 +75,8 @@ pub struct CleanReport {
     pub removed_records: u64,
     /// Segments that stay because something in them cannot be read.
     pub stuck: u64,
+    /// Bytes of frames that were read, and of headers looked at.
+    pub read_bytes: u64,
 }
 
 /// Why a pass ended early. What it was about to do is done by a later one.
@@ -98,6 +100,8 @@ struct Memory {
     /// Segments that stay because something in them cannot be read.
     stuck: BTreeSet<SegmentNumber>,
     compaction: HashMap<PartitionNumber, Compaction>,
+    /// Index rows looked at to find what there is to compact.
+    rows_looked_at: u64,
 }
 
 #[derive(Default)]
@@ -197,6 +201,7 @@ fn pass(core: &Core, (now_ms, trusted): (i64, bool), bytes_per_second: Option<u6
     }
     pass.unlink()?;
     pass.rewrite()?;
+    pass.report.read_bytes = pass.pace.read();
     pass.report.stuck = u64::try_from(pass.memory.stuck.len()).unwrap_or(u64::MAX);
     Ok(pass.report)
 }

@@ -42,6 +42,20 @@ pub(super) struct Compaction {
     barrier: Option<Offset>,
     /// Bytes of a range of offsets, counted once.
     clean_bytes: Option<((Offset, Offset), u64)>,
+    /// What was found in the part not compacted yet: a pass goes on where the one before it stopped.
+    dirty: Option<Dirty>,
+}
+
+/// The beginning of the part of a partition that is not compacted yet, as far as it may be.
+#[derive(Clone, Copy)]
+struct Dirty {
+    from: Offset,
+    /// One past the last offset found so far.
+    end: Offset,
+    bytes: u64,
+    oldest_ms: i64,
+    /// The `min.compaction.lag.ms` it was found with.
+    min_lag_ms: i64,
 }
 
 /// A partition that is to be compacted.
@@ -90,12 +104,47 @@ impl Pass<'_> {
         let holds = holds.filter(|(base, row)| row.next_offset(*base) > offsets.log_start);
         let start = holds.map_or(offsets.log_start, |(base_offset, _)| base_offset);
         let dirty_from = start.max(known.done_to).max(claims.compacted_to(partition));
-        let limit = known.barrier.unwrap_or(offsets.last_stable);
+        let limit = known.barrier.unwrap_or(offsets.last_stable).min(offsets.high_watermark - 1);
         let min_lag_ms = settings.min_compaction_lag_ms;
+        let new = Dirty { from: dirty_from, end: dirty_from, bytes: 0, oldest_ms: i64::MAX, min_lag_ms };
+        let stands = |found: &Dirty| (found.from, found.min_lag_ms) == (dirty_from, min_lag_ms) && found.end <= limit;
+        let found = known.dirty.filter(stands).unwrap_or(new);
+        let found = self.find_dirty(partition, found, limit, &settings)?;
+        self.memory.compaction.entry(partition).or_default().dirty = Some(found);
+        let dirty = found.bytes > 0
+            && self.is_dirty(partition, (start, dirty_from), found.bytes, found.oldest_ms, &settings)?;
+        if !(dirty || self.has_old_tombstones(partition, start, claims)) {
+            return Ok(None);
+        }
+        let end = if dirty { found.end } else { dirty_from };
+        let (delete_retention_ms, tombstones_stay_from, horizon_ms) =
+            (settings.delete_retention_ms, Offset::MAX, i64::MAX);
+        let unreadable = None;
+        Ok(Some(Due {
+            partition,
+            start,
+            dirty_from,
+            end,
+            delete_retention_ms,
+            tombstones_stay_from,
+            horizon_ms,
+            unreadable,
+        }))
+    }
+
+    /// How far beyond what was `found` before a partition may be compacted, `limit` at most.
+    fn find_dirty(
+        &mut self,
+        partition: PartitionNumber,
+        mut found: Dirty,
+        limit: Offset,
+        settings: &TopicSettings,
+    ) -> Result<Dirty, CleanError> {
+        let min_lag_ms = found.min_lag_ms;
         let active_ms = settings.segment_ms.min(settings.max_compaction_lag_ms.unwrap_or(i64::MAX));
-        let (mut end, mut dirty_bytes, mut oldest_ms) = (dirty_from, 0, i64::MAX);
-        for row in self.core.index.batches_from(partition, dirty_from) {
+        for row in self.core.index.batches_from(partition, found.end) {
             let (base_offset, row) = row?;
+            self.memory.rows_looked_at += 1;
             let (next, stamp_ms) = (row.next_offset(base_offset), stamp(&row));
             // How old a record is, is not known while the clock is not trusted.
             let young = min_lag_ms > 0 && (!self.trusted || stamp_ms > self.now_ms.saturating_sub(min_lag_ms));
@@ -103,22 +152,14 @@ impl Pass<'_> {
             if !sealed && stamp_ms.saturating_add(active_ms) <= self.now_ms {
                 self.core.cleaner.roll.store(true, Ordering::Relaxed);
             }
-            if next >= offsets.high_watermark || next > limit || young || !sealed {
+            if next > limit || young || !sealed {
                 break;
             }
-            end = next;
-            dirty_bytes += frame_len(row.payload_len);
-            oldest_ms = oldest_ms.min(stamp_ms);
+            found.end = next;
+            found.bytes += frame_len(row.payload_len);
+            found.oldest_ms = found.oldest_ms.min(stamp_ms);
         }
-        let dirty =
-            dirty_bytes > 0 && self.is_dirty(partition, (start, dirty_from), dirty_bytes, oldest_ms, &settings)?;
-        if !(dirty || self.has_old_tombstones(partition, start, claims)) {
-            return Ok(None);
-        }
-        let end = if dirty { end } else { dirty_from };
-        let (delete_retention_ms, tombstones_stay_from, horizon_ms) =
-            (settings.delete_retention_ms, Offset::MAX, i64::MAX);
-        Ok(Some(Due { partition, start, dirty_from, end, delete_retention_ms, tombstones_stay_from, horizon_ms }))
+        Ok(found)
     }
 
     /// Whether there is enough to compact, or it has waited long enough.

@@ -14,11 +14,24 @@ pub(super) struct Pace<'a> {
     bytes_per_second: Option<u64>,
     /// When everything spent so far is paid for.
     paid: Cell<Instant>,
+    /// Bytes read so far.
+    read: Cell<u64>,
 }
 
 impl<'a> Pace<'a> {
     pub(super) fn new(cleaner: &'a Cleaner, bytes_per_second: Option<u64>) -> Self {
-        Self { cleaner, bytes_per_second, paid: Cell::new(Instant::now()) }
+        Self { cleaner, bytes_per_second, paid: Cell::new(Instant::now()), read: Cell::new(0) }
+    }
+
+    /// [`Pace::spend`] for bytes of the log about to be read.
+    pub(super) fn spend_on_reading(&self, bytes: u64) -> Result<(), CleanError> {
+        self.read.set(self.read.get().saturating_add(bytes));
+        self.spend(bytes)
+    }
+
+    /// Bytes of the log read so far.
+    pub(super) fn read(&self) -> u64 {
+        self.read.get()
     }
 
     /// Accounts for bytes about to be read or written, and waits when they come too fast.

@@ -425,6 +425,34 @@ fn no_tombstone_goes_by_a_clock_that_jumped() {
 }
 
 #[test]
+fn a_pass_over_an_idle_store_reads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let p = topic(&store, "t", &[COMPACT, ("min.cleanable.dirty.ratio", "0.9")]).partitions[0].clone();
+    let rows = || store.core.cleaner.memory.lock().unwrap().rows_looked_at;
+    for n in 0..100 {
+        append(&store, &p, Some(&format!("k{n}")), Some("v"), 1000);
+    }
+    roll(&store);
+    assert!(store.clean(0).unwrap().read_bytes > 100_000, "everything is new");
+    // Not enough of it is new to be compacted.
+    for n in 0..50 {
+        append(&store, &p, Some(&format!("k{n}")), Some("w"), 1000);
+    }
+    roll(&store);
+    let first = rows();
+    store.clean(0).unwrap();
+    let second = rows();
+    assert!(second - first > 30, "{}", second - first);
+    for _ in 0..3 {
+        assert_eq!(store.clean(0).unwrap(), CleanReport::default());
+    }
+    // One for each partition that can be compacted, to see whether more has come.
+    let more = rows() - second;
+    assert!(more <= 9, "{more} rows");
+}
+
+#[test]
 fn each_tombstone_goes_in_its_own_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -30,7 +30,7 @@ impl Pass<'_> {
         let mut walked = Walked { clean: true, alive: Vec::new(), more: false };
         let mut blobs = false;
         let complete = walk_headers(file.as_ref(), number, |position, header: FrameHeader| {
-            self.pace.spend(HEADER_COST)?;
+            self.pace.spend_on_reading(HEADER_COST)?;
             match header.kind {
                 FrameKind::Batch => {}
                 FrameKind::Padding => return Ok(()),

@@ -39,7 +39,7 @@ impl Pass<'_> {
         key: BatchKey,
         row: &BatchRow,
     ) -> Result<Option<(FrameHeader, Bytes)>, CleanError> {
-        self.pace.spend(frame_len(row.payload_len))?;
+        self.pace.spend_on_reading(frame_len(row.payload_len))?;
         let file = self.core.segments.open(row.segment())?;
         let frame = frame_of(file.as_ref(), key, row)?;
         if frame.is_none() {
