@@ -45,6 +45,11 @@ impl PlainCounter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes over a count that is kept elsewhere.
+    pub fn raise_to(&self, n: u64) {
+        self.0.fetch_max(n, Ordering::Relaxed);
+    }
+
     /// The count so far.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -192,6 +197,12 @@ impl Register {
         metric
     }
 
+    fn gauge(&mut self, name: &'static str, help: &'static str) -> PlainGauge {
+        let metric = PlainGauge::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
     fn gauges<const N: usize>(
         &mut self,
         name: &'static str,
@@ -312,6 +323,8 @@ metrics! {
     metadata_requests: PlainCounter = "dispatcher_metadata_requests_total", "Never counted, as upstream", counter();
     data_cache_lookups: PlainCounter = "dispatcher_data_cache_lookups_total", "Look-ups of the blob cache", counter();
     data_cache_hits: PlainCounter = "dispatcher_data_cache_hits_total", "Hits of the blob cache", counter();
+    waiting_readers: PlainGauge = "azulite_waiting_readers", "Requests that wait for something to read", gauge();
+    log_read_bytes: PlainCounter = "azulite_log_read_bytes_total", "Bytes of record batches read from the log", counter();
     identify_fail: Counters<2> = "dispatcher_identify_fail", "Files whose format stayed unknown",
         counters(["mime", "magic"], 2);
     purge_orders: Gauges<1> = "azulite_purge_orders", "What the deletion filter looks for, by kind", gauges(["kind"], 0);

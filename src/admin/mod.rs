@@ -22,6 +22,7 @@ use azulite_storage::index::IndexError;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::{Broker, Partition, ReadError, Topic};
+use crate::metrics::Metrics;
 use crate::streams::{BlobReader, BlobStore, StoreError};
 
 pub use announced::{Announcement, identity};
@@ -158,6 +159,12 @@ impl Admin {
     #[must_use]
     pub fn new(broker: Broker, blobs: Arc<dyn BlobStore>, topic_prefix: String) -> Self {
         Self { broker, blobs, topic_prefix, next_partition: Arc::default() }
+    }
+
+    /// Brings the metrics that are looked up, not counted, up to date.
+    pub fn measure(&self, metrics: &Metrics) {
+        metrics.waiting_readers.set(i64::try_from(self.broker.waiting()).unwrap_or(i64::MAX));
+        metrics.log_read_bytes.raise_to(self.broker.log().read_bytes());
     }
 
     /// All topics, internal ones too.

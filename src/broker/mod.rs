@@ -129,6 +129,11 @@ impl Broker {
         Waiters::register(&self.waiters, partitions)
     }
 
+    /// How many requests wait for something to read.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
     /// Wakes whoever waits on these partitions although they did not grow: something was given back.
     pub fn wake(&self, partitions: &[PartitionNumber]) {
         self.waiters.wake(partitions);

@@ -79,6 +79,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`ReadError`].
     fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError>;
+    /// See [`Store::readable_bytes`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn readable_bytes(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<usize, ReadError>;
+    /// See [`Store::read_bytes`].
+    fn read_bytes(&self) -> u64;
     /// See [`Store::offset_for_time`].
     ///
     /// # Errors
@@ -206,6 +213,12 @@ impl LogStore for Store {
     }
     fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
         Store::read(self, partition, from, max_bytes)
+    }
+    fn readable_bytes(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<usize, ReadError> {
+        Store::readable_bytes(self, partition, from, max_bytes)
+    }
+    fn read_bytes(&self) -> u64 {
+        Store::read_bytes(self)
     }
     fn commit_offsets(
         &self,

@@ -38,6 +38,11 @@ impl Waiters {
         waiting.flat_map(HashMap::values).for_each(|notify| notify.notify_one());
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).all.len()
+    }
+
     pub(super) fn wake_all(&self) {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.all.values().for_each(|notify| notify.notify_one());

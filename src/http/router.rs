@@ -155,7 +155,10 @@ impl Route {
             Self::Health => root::health(),
             Self::Ready => root::readiness(&services.readiness.subsystems()),
             Self::Metrics if !services.limits.metrics => error::no_such_page(),
-            Self::Metrics => metrics::page(&services.metrics),
+            Self::Metrics => {
+                services.admin.iter().for_each(|admin| admin.measure(&services.metrics));
+                metrics::page(&services.metrics)
+            }
             Self::PostEvents => events::post(services, call).await,
             Self::GetEvents { model, task } => events::get(services, call, model, task).await,
             Self::Upload { source, label } => streams::upload(services, call, source, label).await,

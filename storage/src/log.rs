@@ -3,6 +3,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -106,19 +107,25 @@ const TAIL_ROWS: usize = 8192;
 /// Bytes read from a segment at once, at most, unless a single batch is larger.
 const RUN_BYTES: u64 = 1 << 20;
 
+/// What can be read of a partition, when `from` is in it or just behind it.
+fn allowed(partition: &Partition, from: Offset) -> Result<Range<Offset>, ReadError> {
+    if partition.is_gone() {
+        return Err(ReadError::Gone { partition: partition.name().clone() });
+    }
+    let offsets = partition.offsets();
+    let allowed = offsets.log_start..offsets.high_watermark;
+    match allowed.contains(&from) || from == allowed.end {
+        true => Ok(allowed),
+        false => Err(ReadError::OutOfRange { partition: partition.name().clone(), offset: from, allowed }),
+    }
+}
+
 impl Core {
     /// Whole batches from the one that holds `from` on, up to about `max_bytes` and always at least one.
     pub(crate) fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
-        if partition.is_gone() {
-            return Err(ReadError::Gone { partition: partition.name().clone() });
-        }
-        let offsets = partition.offsets();
-        let allowed = offsets.log_start..offsets.high_watermark;
+        let allowed = allowed(partition, from)?;
         if from == allowed.end {
             return Ok(Vec::new());
-        }
-        if !allowed.contains(&from) {
-            return Err(ReadError::OutOfRange { partition: partition.name().clone(), offset: from, allowed });
         }
         let read = self.read_within(partition, from, max_bytes, allowed.end);
         match read {
@@ -382,10 +389,33 @@ impl Store {
     /// # Errors
     /// See [`ReadError`]. Damage is an error when the read begins in it; a read that meets it later ends before it.
     pub fn read(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
-        self.core.read(partition, from, max_bytes)
+        let batches = self.core.read(partition, from, max_bytes)?;
+        let bytes: usize = batches.iter().map(Bytes::len).sum();
+        self.core.read_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Ok(batches)
     }
 
-    /// The first record whose timestamp is `timestamp` or later: its offset and timestamp; `None` when there is none.
+    /// How many bytes [`Store::read`] would give: told by the index, without reading any.
+    ///
+    /// # Errors
+    /// As [`Store::read`], but for damage that only a read can find.
+    pub fn readable_bytes(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<usize, ReadError> {
+        if from == allowed(partition, from)?.end {
+            return Ok(0);
+        }
+        let places = self.core.places(partition, from, max_bytes)?;
+        let places = before_gap(partition, from, &places)?;
+        Ok(places.iter().map(|place| usize::try_from(place.row.payload_len).unwrap_or(usize::MAX)).sum())
+    }
+
+    /// Bytes of record batches given to readers since the opening.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.core.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The first record whose timestamp is `timestamp` or later: its offset and timestamp; `None` when there is none. Of
+    /// a batch whose records cannot be read, the first offset and the largest timestamp.
     ///
     /// # Errors
     /// See [`ReadError`].

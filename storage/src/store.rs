@@ -268,6 +268,8 @@ pub(crate) struct Core {
     pub(crate) clock_guard: Mutex<Option<ClockGuard>>,
     /// What ages records off waits, and that is kept.
     pub(crate) clock_held: AtomicBool,
+    /// Bytes of record batches given to readers.
+    pub(crate) read_bytes: AtomicU64,
     /// For the time since.
     pub(crate) opened: Instant,
     listener: OnceLock<Listener>,

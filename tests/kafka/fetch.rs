@@ -59,6 +59,24 @@ fn a_fetch_waits_until_there_is_as_much_as_it_wants() {
 }
 
 #[test]
+fn what_does_not_suffice_is_not_read() {
+    let server = wire::start();
+    let (mut wire, mut producer) = (Wire::to(&server), Wire::to(&server));
+    wire.create("t", 1, &[]);
+    let id = wire.send(&FetchRequest { min_bytes: 1 << 20, ..parked("t", 0, 20_000) }, 11);
+    server.await_readers(1);
+    let before = server.metric("azulite_log_read_bytes_total");
+    let read = || server.metric("azulite_log_read_bytes_total") - before;
+    for _ in 0..20 {
+        producer.produce("t", large(40_000));
+    }
+    assert_eq!(read(), 0, "800 kB are less than a MiB");
+    producer.produce("t", large(300_000));
+    assert_eq!(outcome(&wire.answer::<FetchRequest>(id, 11)), (ErrorCode::None, 21));
+    assert!((1_100_000..1_200_000).contains(&read()), "once: {}", read());
+}
+
+#[test]
 fn a_topic_that_is_deleted_wakes_whoever_waits_for_it() {
     let server = wire::start();
     let (mut by_name, mut by_id, mut admin) = (Wire::to(&server), Wire::to(&server), Wire::to(&server));

@@ -20,6 +20,11 @@ impl Config {
             .set("sources.short", "expire_events_after", "\"2 days\"")
     }
 
+    /// [`Config::examples`] with a Kafka port.
+    pub(crate) fn with_kafka() -> Config {
+        Config::examples().set("kafka", "listen", "\"127.0.0.1:0\"")
+    }
+
     /// Adds a section without keys.
     pub(crate) fn section(mut self, section: &str) -> Config {
         self.sections.entry(section.to_owned()).or_default();

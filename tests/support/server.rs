@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::logs::Logs;
 use super::process::{self, Ran, wait_for_exit};
-use super::{Batch, Client, Config, PATIENCE, Response};
+use super::{Batch, Client, Config, PATIENCE, Response, await_that};
 
 /// How long a server may take to drain and stop after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -157,6 +157,32 @@ impl Server {
     /// Everything the server said, over all restarts.
     pub(crate) fn log_text(&self) -> String {
         self.logs.text()
+    }
+
+    /// Where the server listens for Kafka clients since its last start.
+    pub(crate) fn kafka_address(&self) -> SocketAddr {
+        let http = format!("listening on http://{}\n", self.address);
+        let find = || {
+            // The line behind the one of this start; lines may come late.
+            let log = self.logs.text();
+            let (_, this_start) = log.rsplit_once(&http)?;
+            let (_, rest) = this_start.split_once("listening for Kafka clients on ")?;
+            rest.split_once(',')?.0.parse().ok()
+        };
+        await_that("the Kafka port", || find().is_some());
+        find().expect("just found")
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let page = self.client().get("/metrics").expect_status(200).text();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name} in {page}"))
+    }
+
+    /// Waits until so many requests wait for something to read.
+    pub(crate) fn await_readers(&self, count: u64) {
+        await_that("readers that wait", || self.metric("azulite_waiting_readers") == count);
     }
 
     /// The process id of the running server.

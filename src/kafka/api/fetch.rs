@@ -93,7 +93,9 @@ impl Api {
             let failed = looked.iter().any(|l| l.error != ErrorCode::None);
             let any = looked.iter().zip(&wanted).any(more);
             let due = failed || wanted.is_empty() || min_bytes == 0 || Instant::now() >= deadline;
-            if any {
+            // What does not suffice is not read: it would be read again when more has come.
+            let worth = any && (due || min_bytes == 1 || self.suffices(&looked, &wanted, max_bytes, min_bytes).await);
+            if worth {
                 let turn = peer.turn.fetch_add(1, atomic::Ordering::Relaxed);
                 let (held, enough) = self.read(&mut looked, &wanted, (max_bytes, min_bytes), turn, deadline).await;
                 let failed =
@@ -142,6 +144,23 @@ impl Api {
         wanted.iter().map(look).collect()
     }
 
+    /// Whether the partitions have `min_bytes`, as the index tells. An error counts as well: the read that follows says it.
+    async fn suffices(&self, looked: &[Looked], wanted: &[Wanted], max_bytes: usize, min_bytes: usize) -> bool {
+        let (broker, plan) = (self.broker.clone(), plan(looked, wanted));
+        let counting = tokio::task::spawn_blocking(move || {
+            let mut sum = 0_usize;
+            plan.into_iter().any(|(_, partition, from, partition_max)| {
+                let limit = max_bytes.saturating_sub(sum).min(partition_max);
+                match broker.log().readable_bytes(&partition, from, limit) {
+                    Ok(bytes) => sum += bytes,
+                    Err(_) => return true,
+                }
+                sum >= min_bytes
+            })
+        });
+        counting.await.unwrap_or(true)
+    }
+
     /// Reads what the partitions have, up to `max_bytes` in all but at least one batch. Returns the room it takes in
     /// memory, and whether that is `min_bytes` or all there is room for.
     async fn read(
@@ -155,11 +174,7 @@ impl Api {
         let Some((mut room, max_bytes)) = self.room_for(max_bytes, deadline).await else {
             return (Room::default(), false);
         };
-        let plan: Vec<_> = (0..)
-            .zip(looked.iter().zip(wanted))
-            .filter(|(_, (l, w))| l.error == ErrorCode::None && w.from < l.high_watermark)
-            .filter_map(|(i, (l, w))| Some((i, l.partition.clone()?, w.from, w.max_bytes)))
-            .collect();
+        let plan = plan(looked, wanted);
         let mut read = self.read_plan(plan.clone(), turn, max_bytes).await;
         let mut total = size(&read);
         if total > max_bytes.max(LEAST_BYTES) {
@@ -220,6 +235,15 @@ impl Api {
 
 type Planned = (usize, Arc<Partition>, Offset, usize);
 type Outcome = (usize, Result<Vec<Bytes>, ReadError>);
+
+/// The partitions that have something.
+fn plan(looked: &[Looked], wanted: &[Wanted]) -> Vec<Planned> {
+    (0..)
+        .zip(looked.iter().zip(wanted))
+        .filter(|(_, (l, w))| l.error == ErrorCode::None && w.from < l.high_watermark)
+        .filter_map(|(i, (l, w))| Some((i, l.partition.clone()?, w.from, w.max_bytes)))
+        .collect()
+}
 
 fn size(outcomes: &[Outcome]) -> usize {
     outcomes.iter().flat_map(|(_, outcome)| outcome.iter().flatten()).map(Bytes::len).sum()

@@ -170,6 +170,7 @@ pub(super) fn build_core(
         maintenance: Maintenance::new(options.maintenance),
         newest_append_ms: recovered.append_ms,
         clock_guard: Mutex::default(),
+        read_bytes: AtomicU64::new(0),
         clock_held: AtomicBool::new(index.state(StateKeyspace::State, &StateKey::ClockHold.encode())?.is_some()),
         blobs: BlobFiles::open(fs, &options.root)?,
         publishing: Publishing::default(),
