@@ -16,6 +16,7 @@ use futures_util::stream::FuturesOrdered;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,8 @@ const MAX_UNDER_WAY: usize = 64;
 const ARRAY_BYTES: usize = 16 << 20;
 /// Of it, what is not counted: nearly every request has less.
 const FREE_ARRAY_BYTES: usize = 32 << 10;
+/// Larger answers take their memory from the budget of fetches.
+const SMALL_ANSWER: usize = 64 << 10;
 /// How long a client may take no bytes of an answer while others wait for the memory it takes.
 const SHORT_OF_MEMORY: Duration = Duration::from_secs(5);
 
@@ -214,8 +217,17 @@ impl Connection {
             return self.produce(version, id, request, room).await;
         }
         self.settle().await?;
+        let building = self.turn_to_build(key).await?;
         match self.handle(key, version, request).await? {
-            Reply::Now(response) => self.answer(key, version, id, &response).await,
+            Reply::Now(response) => {
+                let frame = encode(key, version, id, &response)?;
+                drop(response);
+                let held = self.room_to_answer(frame.remaining()).await?;
+                drop(building);
+                let outcome = self.write(frame).await;
+                drop(held);
+                outcome
+            }
             Reply::Held(response, held) => {
                 let outcome = self.answer(key, version, id, &response).await;
                 drop(held);
@@ -251,6 +263,30 @@ impl Connection {
             }
         }));
         Ok(())
+    }
+
+    /// A turn to build an answer that may be large; few are built at once, because what one takes is known only then.
+    async fn turn_to_build(&mut self, key: ApiKey) -> Result<Option<OwnedSemaphorePermit>, Ended> {
+        if !lists(key) {
+            return Ok(None);
+        }
+        tokio::select! {
+            biased;
+            turn = self.api.turn_to_build() => Ok(turn),
+            () = self.stop.cancelled() => Err(Ended::Stopping),
+        }
+    }
+
+    /// The room in memory that a large answer takes until it has left.
+    async fn room_to_answer(&mut self, bytes: usize) -> Result<Room, Ended> {
+        if bytes <= SMALL_ANSWER {
+            return Ok(Room::default());
+        }
+        tokio::select! {
+            biased;
+            room = self.api.room_to_answer(bytes) => Ok(room),
+            () = self.stop.cancelled() => Err(Ended::Stopping),
+        }
     }
 
     /// Has the request worked on; one that is parked ends early when the client goes away or the process stops.
@@ -317,6 +353,23 @@ async fn write(
 /// Requests that may wait for something that other clients do.
 fn parks(key: ApiKey) -> bool {
     matches!(key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
+}
+
+/// Requests whose answers grow with the number of topics, groups or settings.
+fn lists(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::Metadata
+            | ApiKey::OffsetFetch
+            | ApiKey::ListOffsets
+            | ApiKey::DescribeGroups
+            | ApiKey::ListGroups
+            | ApiKey::DescribeConfigs
+            | ApiKey::DescribeLogDirs
+            | ApiKey::DescribeProducers
+            | ApiKey::DescribeTopicPartitions
+            | ApiKey::ListConfigResources
+    )
 }
 
 fn encode(key: ApiKey, version: i16, id: i32, response: &Response) -> Result<super::codec::Frame, Ended> {

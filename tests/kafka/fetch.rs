@@ -160,6 +160,7 @@ fn clients_that_take_no_answers_do_not_keep_others_from_theirs() {
     server.announce("a Kafka connection was closed");
     let mut wire = Wire::to(&server);
     wire.create("t", 1, &[]);
+    wire.create("wide", 4000, &[]);
     for _ in 0..4 {
         assert_eq!(wire.produce("t", large(6 << 20)).error_code, ErrorCode::None);
     }
@@ -167,7 +168,9 @@ fn clients_that_take_no_answers_do_not_keep_others_from_theirs() {
     for wire in &mut slow {
         wire.send(&fetch("t", 0, 0), 11);
     }
-    std::thread::sleep(Duration::from_millis(300));
+    let read = || usize::try_from(server.metric("azulite_log_read_bytes_total")).unwrap();
+    await_that("an answer that nobody takes", || read() >= 24 << 20);
+    assert_eq!(wire.metadata(&["wide"])[0].2, 4000, "a large answer of another kind takes room as well");
     let start = Instant::now();
     while outcome(&wire.ask(&parked("t", 0, 500), 11)).1 == 0 {
         assert!(start.elapsed() < Duration::from_secs(20), "no records");

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use azulite_storage::ids::TopicId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::codec::{ApiKey, Request, RequestHeader, Response, Str, Uuid};
 use super::complaints::Complaints;
@@ -85,6 +86,8 @@ impl Default for Options {
     }
 }
 
+/// Answers of unknown size that are built at once.
+const BUILT_AT_ONCE: usize = 4;
 /// Longest name of a client that is kept, bytes.
 const MAX_CLIENT_ID: usize = 1024;
 /// Longest message to a client, bytes: parts of it may be the client's own words.
@@ -143,6 +146,8 @@ pub struct Api {
     coordinator: Arc<Coordinator>,
     options: Options,
     fetch_memory: Budget,
+    /// Turns to build answers that may be large.
+    building: Arc<Semaphore>,
     /// About damage that clients meet again and again.
     complaints: Complaints<String>,
 }
@@ -158,7 +163,8 @@ impl Api {
     #[must_use]
     pub fn new(broker: Broker, coordinator: Arc<Coordinator>, options: Options) -> Self {
         let fetch_memory = Budget::new(options.fetch_memory);
-        Self { broker, coordinator, options, fetch_memory, complaints: Complaints::default() }
+        let building = Arc::new(Semaphore::new(BUILT_AT_ONCE));
+        Self { broker, coordinator, options, fetch_memory, building, complaints: Complaints::default() }
     }
 
     /// Works on one request whose version has been checked; [`Api::produce`] is on its own, because it does not wait for
@@ -264,6 +270,17 @@ impl Api {
                 | ApiKey::DescribeCluster
                 | ApiKey::DescribeTopicPartitions
         )
+    }
+
+    /// A turn to build an answer that may be large, to be kept until there is room for it.
+    pub(super) async fn turn_to_build(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.building.clone().acquire_owned().await.ok()
+    }
+
+    /// Room for a large answer, to be kept until it has left.
+    pub(super) async fn room_to_answer(&self, bytes: usize) -> Room {
+        self.fetch_memory.take(bytes).await
     }
 
     /// True while fetches wait for memory that answers under way take.
