@@ -1,19 +1,14 @@
 //! `bench kafka` against our own server, and against none.
 
-use crate::support::process::run;
-use crate::support::{Config, Server};
+use std::process::Stdio;
 
-/// Where the log says that Kafka clients are served.
-fn kafka_address(server: &Server) -> String {
-    let text = server.log_text();
-    let said = text.lines().find_map(|line| line.split_once("listening for Kafka clients on ")?.1.split_once(','));
-    said.map(|(address, _)| address.to_owned()).unwrap_or_else(|| panic!("no line about Kafka in {text}"))
-}
+use crate::support::process::{azulite, run, signal, wait_for_exit};
+use crate::support::{Config, PATIENCE, Server, await_that};
 
 #[test]
 fn a_server_is_measured_and_nothing_is_left_on_it() {
-    let server = Server::with(&Config::examples().set("kafka", "listen", "\"127.0.0.1:0\""));
-    let address = kafka_address(&server);
+    let server = Server::with(&Config::with_kafka());
+    let address = server.kafka_address().to_string();
     let flags = ["bench", "kafka", "--seconds", "1", "--partitions", "2", "--codec", "lz4", "--rate", "200", "--json"];
     let ran = run(flags.into_iter().chain(["--bootstrap", &address])).expect_code(0);
     let figures = ran.json();
@@ -26,6 +21,20 @@ fn a_server_is_measured_and_nothing_is_left_on_it() {
     assert!(figures["produce_cpu_s_per_gb"].as_f64().unwrap() > 0.0, "{figures}");
     let list = server.cli(["topics", "list"]).expect_code(0);
     assert!(!list.stdout.contains("azulite-bench"), "{list:?}");
+}
+
+#[test]
+fn a_bench_that_is_interrupted_leaves_nothing_behind() {
+    let server = Server::with(&Config::with_kafka());
+    let address = server.kafka_address().to_string();
+    let flags = ["bench", "kafka", "--seconds", "60", "--bootstrap", &address];
+    let mut bench = azulite().args(flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let topics = || server.client().get("/api/azulite/v1/topics").expect_status(200).text();
+    await_that("the bench's topic", || topics().contains("azulite-bench"));
+    signal(bench.id(), "INT");
+    let ended = wait_for_exit(&mut bench, PATIENCE).expect("it ends by itself");
+    assert_eq!(ended.code(), Some(1));
+    assert!(!topics().contains("azulite-bench"), "{}", topics());
 }
 
 #[test]

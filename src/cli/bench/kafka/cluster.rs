@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::super::super::interrupt::Interrupt;
 use super::{Amount, Options};
 
 /// How long a server may take to answer at all.
@@ -148,6 +149,7 @@ pub(super) struct Cluster {
     runtime: tokio::runtime::Runtime,
     run: u64,
     made: AtomicU32,
+    interrupt: Interrupt,
 }
 
 impl Cluster {
@@ -171,11 +173,23 @@ impl Cluster {
         }
         let id = client.client().fetch_cluster_id(CONNECT_TIMEOUT).unwrap_or_default();
         let run = u64::from(std::process::id()) << 32 | u64::try_from(azulite_storage::clock::now_ms())? & 0xffff_ffff;
-        Ok(Self { options: options.clone(), admin, id, runtime, run, made: AtomicU32::new(0) })
+        let interrupt = Interrupt::listen()?;
+        Ok(Self { options: options.clone(), admin, id, runtime, run, made: AtomicU32::new(0), interrupt })
     }
 
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether to go on: asked in every loop, so that topics are deleted before the process ends.
+    ///
+    /// # Errors
+    /// The process has been asked to stop.
+    pub(super) fn go_on(&self) -> anyhow::Result<()> {
+        match self.interrupt.asked() {
+            true => bail!("stopped by a signal before the end; the topics that were made are deleted"),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn options(&self) -> &Options {

@@ -23,7 +23,7 @@ pub(super) fn run(cluster: &Cluster, topic: &str, records: u64, bounds: Bounds) 
     let mut first: Option<Instant> = None;
     let limit = bounds.measured * PATIENCE + Duration::from_secs(10);
     while all.records < records {
-        let Some(bytes) = next(&consumer)? else {
+        let Some(bytes) = next(cluster, &consumer)? else {
             bail!("{} of {records} records came back, then none for {SILENCE:?}{}", all.records, complaint(&consumer));
         };
         let first = *first.get_or_insert_with(Instant::now);
@@ -38,9 +38,10 @@ pub(super) fn run(cluster: &Cluster, topic: &str, records: u64, bounds: Bounds) 
 }
 
 /// Bytes of the next value; `None` after a long silence.
-fn next(consumer: &BaseConsumer<Ear>) -> anyhow::Result<Option<u64>> {
+fn next(cluster: &Cluster, consumer: &BaseConsumer<Ear>) -> anyhow::Result<Option<u64>> {
     let begun = Instant::now();
     loop {
+        cluster.go_on()?;
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(record)) => {
                 return Ok(Some(record.payload().map_or(0, |value| u64::try_from(value.len()).unwrap_or(0))));

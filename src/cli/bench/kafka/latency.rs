@@ -41,7 +41,7 @@ pub(super) fn run(cluster: &Cluster, topic: &str, bounds: Bounds) -> anyhow::Res
     }
     producer.flush()?;
     let begun = Instant::now();
-    receive(&consumer, begun, Duration::ZERO, u64::from(options.partitions), &|| true)?;
+    receive(cluster, &consumer, begun, (Duration::ZERO, u64::from(options.partitions)), &|| true)?;
 
     let begun = Instant::now();
     let every = Duration::from_secs(1) / options.rate.max(1);
@@ -50,7 +50,7 @@ pub(super) fn run(cluster: &Cluster, topic: &str, bounds: Bounds) -> anyhow::Res
     let count = count.min((bounds.bytes / options.size_bytes).max(1));
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| send(cluster, &producer, topic, begun, every, count));
-        let received = receive(&consumer, begun, bounds.warm_up, count, &|| sending.is_finished());
+        let received = receive(cluster, &consumer, begun, (bounds.warm_up, count), &|| sending.is_finished());
         let sent = sending.join().unwrap_or_else(|_| bail!("the sending thread stopped"));
         // Why nothing was sent says more than that nothing came.
         sent?;
@@ -80,6 +80,7 @@ fn send(
     let mut values = cluster.values();
     let mut due = begun.elapsed();
     for _ in 0..count {
+        cluster.go_on()?;
         due += every;
         if let Some(early) = due.checked_sub(begun.elapsed()) {
             std::thread::sleep(early);
@@ -93,16 +94,17 @@ fn send(
 
 /// Takes `count` records; those that were due before `warm_up` had passed, or have no time, do not count.
 fn receive(
+    cluster: &Cluster,
     consumer: &BaseConsumer<Ear>,
     begun: Instant,
-    warm_up: Duration,
-    count: u64,
+    (warm_up, count): (Duration, u64),
     sent: &dyn Fn() -> bool,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut seen = Vec::new();
     let mut last = Instant::now();
     let mut records = 0;
     while records < count {
+        cluster.go_on()?;
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
                 let now = begun.elapsed();

@@ -20,11 +20,14 @@ pub(super) fn run(cluster: &Cluster, topic: &str, bounds: Bounds) -> anyhow::Res
     let mut window = None;
     while begun.elapsed() < bounds.warm_up + bounds.measured && sent + size <= bounds.bytes {
         let value = values.next();
-        while !producer.send(topic, None, value)? {}
+        while !producer.send(topic, None, value)? {
+            cluster.go_on()?;
+        }
         sent += size;
         since_poll += 1;
         if since_poll >= POLL_EVERY {
             since_poll = 0;
+            cluster.go_on()?;
             producer.poll(Duration::ZERO)?;
         }
         if window.is_none() && begun.elapsed() >= bounds.warm_up {
