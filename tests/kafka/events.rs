@@ -64,7 +64,7 @@ fn a_reader_that_waits_goes_on_with_the_topic_made_again() {
     std::thread::scope(|scope| {
         let query = "name=idx&version=1&count=1&deadline=15&r-historic=true&r-live=true";
         let waiter = scope.spawn(|| server.fetch("binary/passive", query).ids());
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        server.await_readers(1);
         for name in &names {
             wire.delete(name);
             wire.create(name, 1, &[]);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use azulite::kafka::codec::messages::fetch::{FetchRequest, FetchResponse};
 use azulite::kafka::error::ErrorCode;
 
-use crate::support::Server;
-use crate::wire::{self, Wire, batch, config, fetch, large, produce};
+use crate::support::{Config, Server, await_that};
+use crate::wire::{self, Wire, batch, fetch, large, produce};
 
 fn parked(topic: &str, from: i64, max_wait_ms: i32) -> FetchRequest {
     FetchRequest { max_wait_ms, ..fetch(topic, 0, from) }
@@ -31,7 +31,7 @@ fn a_parked_fetch_lasts_as_long_as_it_may_and_is_woken_by_what_it_waits_for() {
     }
     let start = Instant::now();
     let id = wire.send(&parked("t", 0, 20_000), 11);
-    std::thread::sleep(Duration::from_millis(50));
+    server.await_readers(1);
     Wire::to(&server).produce("t", batch(&[b"v"]));
     assert_eq!(outcome(&wire.answer::<FetchRequest>(id, 11)), (ErrorCode::None, 1));
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -86,7 +86,7 @@ fn a_topic_that_is_deleted_wakes_whoever_waits_for_it() {
     let mut request = parked("", 0, 20_000);
     request.topics[0].topic_id = topic_id;
     let id = by_id.send(&request, 17);
-    std::thread::sleep(Duration::from_millis(100));
+    server.await_readers(2);
     assert_eq!(admin.delete("t"), ErrorCode::None);
     let unknown = (ErrorCode::UnknownTopicOrPartition, 0);
     assert_eq!(outcome(&by_name.answer::<FetchRequest>(name, 11)), unknown);
@@ -155,7 +155,8 @@ fn the_first_batch_is_answered_whatever_its_size_and_no_partition_starves() {
 
 #[test]
 fn clients_that_take_no_answers_do_not_keep_others_from_theirs() {
-    let bounds = config().set("kafka", "fetch_max_bytes", "\"24Mi\"").set("kafka", "fetch_memory", "\"24Mi\"");
+    let bounds =
+        Config::with_kafka().set("kafka", "fetch_max_bytes", "\"24Mi\"").set("kafka", "fetch_memory", "\"24Mi\"");
     let mut server = Server::with(&bounds);
     server.announce("a Kafka connection was closed");
     let mut wire = Wire::to(&server);
@@ -179,7 +180,7 @@ fn clients_that_take_no_answers_do_not_keep_others_from_theirs() {
 
 #[test]
 fn a_parked_fetch_outlasts_the_idle_time_and_others_do_not() {
-    let server = Server::with(&config().set("kafka", "idle_timeout", "\"1s\""));
+    let server = Server::with(&Config::with_kafka().set("kafka", "idle_timeout", "\"1s\""));
     let (mut parking, mut idle) = (Wire::to(&server), Wire::to(&server));
     parking.create("t", 1, &[]);
     let start = Instant::now();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use azulite::kafka::codec::Str;
+use azulite::kafka::codec::messages::describe_groups::DescribeGroupsRequest;
 use azulite::kafka::codec::messages::fetch::FetchRequest;
 use azulite::kafka::codec::messages::heartbeat::HeartbeatRequest;
 use azulite::kafka::codec::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
@@ -16,6 +17,7 @@ use azulite::kafka::codec::messages::offset_fetch::{
 use azulite::kafka::codec::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use azulite::kafka::error::ErrorCode;
 
+use crate::support::await_that;
 use crate::wire::{self, Wire, fetch};
 
 fn joining(group: &str, member: &str) -> JoinGroupRequest {
@@ -114,7 +116,9 @@ fn the_server_stops_at_once_under_parked_requests() {
     for wire in &mut wires {
         wire.send(&FetchRequest { max_wait_ms: 60_000, ..fetch("t", 0, 0) }, 11);
     }
-    std::thread::sleep(Duration::from_millis(200));
+    server.await_readers(20);
+    let asked = DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() };
+    await_that("the second member", || first.ask(&asked, 5).groups[0].group_state[..] == *"PreparingRebalance");
     let start = Instant::now();
     server.stop();
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());

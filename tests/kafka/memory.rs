@@ -29,7 +29,7 @@ fn connections(wanted: usize) -> usize {
 #[test]
 fn idle_connections_cost_next_to_nothing() {
     let server = wire::start();
-    let address = wire::address(&server);
+    let address = server.kafka_address();
     Wire::to(&server).create("t", 1, &[]);
     let (before, count) = (resident(&server), connections(2000));
     let mut wires: Vec<_> = (0..count).map(|_| Wire::at(address)).collect();
@@ -45,7 +45,7 @@ fn idle_connections_cost_next_to_nothing() {
 fn a_thousand_connections_that_promise_requests_and_stop_are_bounded() {
     let mut server = wire::start_for_hostile();
     server.announce("no room for a request");
-    let address = wire::address(&server);
+    let address = server.kafka_address();
     let mut honest = Wire::to(&server);
     honest.create("t", 1, &[]);
     let count = connections(1000);

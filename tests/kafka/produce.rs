@@ -8,8 +8,8 @@ use azulite_storage::batch::Producer;
 use azulite_storage::{BatchBuilder, Codec};
 use bytes::{Bytes, BytesMut};
 
-use crate::support::{Server, await_that};
-use crate::wire::{self, Wire, batch, config, only, produce};
+use crate::support::{Config, Server, await_that};
+use crate::wire::{self, Wire, batch, only, produce};
 
 #[test]
 fn sixty_four_requests_in_flight_are_answered_in_their_order() {
@@ -172,7 +172,8 @@ fn what_was_acknowledged_is_there_after_a_kill() {
 /// A queue that is always full: every batch waits for its turn, none is refused, none overtakes another.
 #[test]
 fn a_full_queue_makes_producers_wait_and_loses_no_order() {
-    let small = config().set("storage", "queue_bytes", "\"1Mi\"").set("storage", "commit_bytes", "\"64Ki\"");
+    let small =
+        Config::with_kafka().set("storage", "queue_bytes", "\"1Mi\"").set("storage", "commit_bytes", "\"64Ki\"");
     let server = Server::with(&small.set("events", "message_max_bytes", "\"64Ki\""));
     Wire::to(&server).create("t", 6, &[]);
     std::thread::scope(|scope| {

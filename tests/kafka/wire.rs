@@ -18,16 +18,11 @@ use azulite::kafka::error::ErrorCode;
 use azulite_storage::BatchBuilder;
 use bytes::Bytes;
 
-use crate::support::{Config, PATIENCE, Server, await_that};
-
-/// The examples' setup with a Kafka port.
-pub(crate) fn config() -> Config {
-    Config::examples().set("kafka", "listen", "\"127.0.0.1:0\"")
-}
+use crate::support::{Config, PATIENCE, Server};
 
 /// A server with a Kafka port.
 pub(crate) fn start() -> Server {
-    Server::with(&config())
+    Server::with(&Config::with_kafka())
 }
 
 /// A server that will be given what no client should send.
@@ -35,20 +30,6 @@ pub(crate) fn start_for_hostile() -> Server {
     let mut server = start();
     server.announce("a Kafka connection was closed");
     server
-}
-
-/// Where the server listens for Kafka clients since its last start.
-pub(crate) fn address(server: &Server) -> SocketAddr {
-    let http = format!("listening on http://{}\n", server.address());
-    let find = || {
-        // The line behind the one of this start; lines may come late.
-        let log = server.log_text();
-        let (_, this_start) = log.rsplit_once(&http)?;
-        let (_, rest) = this_start.split_once("listening for Kafka clients on ")?;
-        rest.split_once(',')?.0.parse().ok()
-    };
-    await_that("the Kafka port", || find().is_some());
-    find().expect("just found")
 }
 
 /// One connection.
@@ -61,7 +42,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn to(server: &Server) -> Wire {
-        Wire::at(address(server))
+        Wire::at(server.kafka_address())
     }
 
     pub(crate) fn at(address: SocketAddr) -> Wire {
