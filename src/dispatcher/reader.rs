@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use azulite_storage::Record;
+use azulite_storage::batch::{BatchError, BatchHeader};
 use azulite_storage::index::IndexError;
 use bytes::Bytes;
 
@@ -93,7 +94,7 @@ impl std::fmt::Debug for Reader {
 pub struct Candidate {
     /// What its topic holds; `None` for a topic that is not ours to read.
     pub model: Option<Model>,
-    /// The event, Avro.
+    /// The event, Avro; empty for records that cannot be read at all.
     pub value: Bytes,
     /// The record's key, if any.
     pub key: Option<Bytes>,
@@ -402,19 +403,25 @@ impl Reader {
         };
         'read: for bytes in read {
             let bad = |reason| ReadError::Batch { partition: name.clone(), offset: from, reason };
-            let records = Records::of(&bytes).map_err(bad)?;
             // Offsets without a record, in a batch that was cleaned, are done with as well.
-            let end = records.header().last_offset() + 1;
-            for record in records {
-                let record = record.map_err(bad)?;
-                if record.offset < from {
-                    continue;
+            let end = BatchHeader::read(&bytes).map_err(bad)?.last_offset() + 1;
+            for record in records_of(&bytes) {
+                match record {
+                    Ok(record) if record.offset < from => {}
+                    Ok(record) if record.offset >= limit || batch.full() => break 'read,
+                    Ok(record) => {
+                        to = record.offset + 1;
+                        batch.add(place, record);
+                    }
+                    // Stored as it was sent: no reader will ever get further, and what lies behind it is good.
+                    Err(_) if batch.full() => break 'read,
+                    Err(reason) => {
+                        let (first, last) = (to, end - 1);
+                        tracing::warn!(topic = name.topic, partition = name.partition, first, last, %reason,
+                            "records that a Kafka client sent cannot be read: they are left out");
+                        batch.add_unreadable(place, first);
+                    }
                 }
-                if record.offset >= limit || batch.full() {
-                    break 'read;
-                }
-                to = record.offset + 1;
-                batch.add(place, record);
             }
             to = to.max(end.min(limit));
         }
@@ -555,6 +562,21 @@ impl Batch {
             self.candidates.push(Candidate { model, value, key, partition, offset });
         }
     }
+
+    /// What stands for records that cannot be read: it is counted as an event that is none.
+    fn add_unreadable(&mut self, place: &Place, offset: Offset) {
+        let (model, partition) = (place.model, place.partition.clone());
+        self.candidates.push(Candidate { model, value: Bytes::new(), key: None, partition, offset });
+    }
+}
+
+/// The records of a batch up to the first error.
+fn records_of(batch: &Bytes) -> impl Iterator<Item = Result<Record, BatchError>> + use<> {
+    let (records, unreadable) = match Records::of(batch) {
+        Ok(records) => (Some(records), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    records.into_iter().flatten().chain(unreadable)
 }
 
 fn committed_offset(offset: Offset, commit_time_ms: i64) -> CommittedOffset {

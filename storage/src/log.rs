@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, Records};
+use crate::batch::{BatchError, BatchHeader, Records};
 use crate::frame::{FrameHeader, HEADER_LEN, frame_len};
 use crate::fs::read_exact_at;
 use crate::ids::{Offset, SegmentNumber, TopicPartition};
@@ -382,6 +382,17 @@ impl Budget {
     }
 }
 
+/// The first record of a batch that is not before this time, nor below this offset.
+fn first_since(records: Records, timestamp: i64, from: Offset) -> Result<Option<(Offset, i64)>, BatchError> {
+    for record in records {
+        let record = record?;
+        if record.timestamp >= timestamp && record.offset >= from {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
+}
+
 impl Store {
     /// Whole record batches from the one that holds `from` on, up to about `max_bytes` and always at least one; none at
     /// the high watermark. The first batch may begin below `from`.
@@ -437,13 +448,13 @@ impl Store {
                 batches => batches?,
             };
             for batch in batches {
-                let records = Records::of(&batch).map_err(|error| bad(&error))?;
-                from = from.max(records.header().last_offset() + 1);
-                for record in records {
-                    let record = record.map_err(|error| bad(&error))?;
-                    if record.timestamp >= timestamp && record.offset >= start {
-                        return Ok(Some((record.offset, record.timestamp)));
-                    }
+                let header = BatchHeader::read(&batch).map_err(|error| bad(&error))?;
+                from = from.max(header.last_offset() + 1);
+                match Records::of(&batch).and_then(|records| first_since(records, timestamp, start)) {
+                    Ok(None) => {}
+                    Ok(found) => return Ok(found),
+                    // Stored as it was sent. What comes first of it is not known: nobody misses it from its beginning on.
+                    Err(_) => return Ok(Some((start, header.max_timestamp))),
                 }
             }
             if from <= start || from >= offsets.high_watermark {
@@ -473,8 +484,11 @@ impl Store {
         let bad = |error: &BatchError| ReadError::batch(partition, base, error);
         let mut found: Option<(Offset, i64)> = None;
         for batch in self.core.read(partition, base.max(log_start), 1)? {
-            for record in Records::of(&batch).map_err(|error| bad(&error))? {
-                let record = record.map_err(|error| bad(&error))?;
+            let max_timestamp = BatchHeader::read(&batch).map_err(|error| bad(&error))?.max_timestamp;
+            let records = Records::of(&batch).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            // Of one that cannot be read it is only known that it holds the newest.
+            let Ok(records) = records else { return Ok(Some((base.max(log_start), max_timestamp))) };
+            for record in records {
                 if record.offset >= log_start && found.is_none_or(|(_, timestamp)| record.timestamp > timestamp) {
                     found = Some((record.offset, record.timestamp));
                 }

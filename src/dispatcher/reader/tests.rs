@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use azulite_storage::fs::RealFs;
-use azulite_storage::{Append, BatchBuilder, Lane, NewTopic, Store, clock};
+use azulite_storage::{Append, BatchBuilder, CheckedBatch, Codec, Lane, NewTopic, Store, clock};
+use bytes::BytesMut;
 
 use super::*;
 use crate::broker::groups::{Committer, Coordinator, GroupError, OffsetToCommit, Options};
@@ -155,4 +156,42 @@ async fn what_was_on_its_way_means_nothing_to_a_topic_made_again() {
     assert_eq!(world.take(10).0, ["w6", "w7", "w8", "w9"]);
     drop(open);
     assert_eq!(world.take(1).0, ["w0"]);
+}
+
+/// A batch whose compressed records are these bytes, sent as a Kafka client would.
+fn sent(codec: Codec, values: usize, corrupt: bool) -> CheckedBatch {
+    let mut builder = BatchBuilder::default().codec(codec);
+    let value = vec![0; 1 << 20];
+    (0..values).for_each(|_| builder.push(1, Some(b"k"), Some(&value)));
+    let mut bytes = BytesMut::from(builder.build().unwrap().as_bytes());
+    if corrupt {
+        bytes[70..].fill(7);
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    CheckedBatch::check(bytes).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_nobody_can_read_do_not_stop_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let partition = world.store.topic(&place().topic).unwrap().partitions[0].clone();
+    // More than a reader takes into memory, and no such compression at all.
+    for batch in [sent(Codec::Lz4, 65, false), sent(Codec::Zstd, 2, true)] {
+        let appends = vec![Append { partition: partition.clone(), batch }];
+        world.store.append_wait(Lane(1), appends).unwrap();
+    }
+    let mut batch = BatchBuilder::default();
+    batch.push(1, Some(b"k"), Some(b"behind"));
+    let appends = vec![Append { partition, batch: batch.build().unwrap() }];
+    world.store.append_wait(Lane(1), appends).unwrap();
+    let (first, taken) = world.take(10);
+    assert_eq!((first.len(), first[9].as_str()), (10, "v9"));
+    taken.delivered();
+    let (values, taken) = world.take(10);
+    assert_eq!(values, ["", "", "behind"], "each is counted once, as an event that is none");
+    taken.delivered();
+    assert_eq!(world.committed(), Some(10 + 65 + 2 + 1));
+    assert!(world.take(10).0.is_empty());
 }

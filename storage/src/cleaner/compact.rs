@@ -69,6 +69,8 @@ struct Due {
     tombstones_stay_from: Offset,
     /// When the first of those that stay may go.
     horizon_ms: i64,
+    /// Batches whose records cannot be read: how many, and where and why the first.
+    unreadable: Option<(u64, Offset, BatchError)>,
 }
 
 impl Pass<'_> {
@@ -237,7 +239,12 @@ impl Pass<'_> {
             }
         }
         self.write_piece(piece, &mut due, &map)?;
-        for Due { partition, end, horizon_ms, .. } in due {
+        for Due { partition, end, horizon_ms, unreadable, .. } in due {
+            if let (Some((batches, offset, error)), Some(policy)) = (unreadable, self.policies.get(partition)) {
+                let partition = policy.partition.name();
+                tracing::warn!(%partition, batches, offset, %error,
+                    "compaction left batches as they are whose records cannot be read; offset and error are of the first");
+            }
             let known = self.memory.compaction.entry(partition).or_default();
             known.done_to = known.done_to.max(end);
             known.horizon_ms = Some(horizon_ms);
@@ -290,7 +297,8 @@ impl Pass<'_> {
                     ranges.add(*key, *row, !matches!(shape, Shape::Same));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, partition = key.partition.0, offset = key.base_offset, "left as it is");
+                    let (batches, ..) = due.unreadable.get_or_insert((0, key.base_offset, error));
+                    *batches += 1;
                     due.tombstones_stay_from = due.tombstones_stay_from.min(key.base_offset);
                     ranges.end();
                 }

@@ -564,6 +564,39 @@ fn compaction_goes_around_what_cannot_be_read() {
 }
 
 #[test]
+fn compaction_goes_around_a_batch_that_does_not_decompress() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let p = topic(&store, "t", &[COMPACT]).partitions[0].clone();
+    let fill = || {
+        for n in 0..30 {
+            append(&store, &p, Some(&format!("k{}", n % 5)), Some("v"), 1000);
+        }
+    };
+    fill();
+    // As it came in before the topic was compacted: nobody looked into it.
+    let mut builder = BatchBuilder::default().codec(crate::compress::Codec::Zstd);
+    builder.push(1000, Some(b"k1"), Some(&[7; 500]));
+    let mut bytes = bytes::BytesMut::from(builder.build().unwrap().as_bytes());
+    bytes[61..].fill(7);
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let batch = crate::batch::CheckedBatch::check(bytes).unwrap();
+    store.append_wait(Lane(1), vec![Append { partition: p.clone(), batch }]).unwrap();
+    fill();
+    append(&store, &p, Some("end"), Some("x"), 0);
+    roll(&store);
+    let report = store.clean(0).unwrap();
+    assert!(report.removed_records >= 55, "{report:?}");
+    assert_eq!(report.stuck, 0, "its frame is good");
+    let kept = store.read(&p, 30, 1).unwrap();
+    assert_eq!(crate::batch::BatchHeader::read(&kept[0]).unwrap().base_offset, 30);
+    assert!(Records::of(&kept[0]).is_err());
+    assert_eq!(store.offset_for_time(&p, 0).unwrap(), Some((30, 1000)), "it is the first that is left");
+    assert_eq!(store.clean(0).unwrap(), CleanReport::default());
+}
+
+#[test]
 fn the_thread_gives_room_back_beside_appends_and_ends_with_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let cleaner = CleanerOptions { interval: Some(Duration::from_millis(20)), ..CleanerOptions::default() };
