@@ -110,11 +110,14 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let dispatcher = Arc::new(started.map_err(start_error("the dispatcher cannot be started"))?);
     let loaded = loading.await.map_err(start_error("the identification rules cannot be loaded"))?;
     let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
+    let api = kafka.as_ref().map(|listener| kafka_api(config, &store, kafka_broker, listener)).transpose()?;
+    let admin = match &api {
+        Some(api) => admin.with_coordinator(api.coordinator().clone()),
+        None => admin,
+    };
     let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
     let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
     let services = Arc::new(Services { reprocess: Some(jobs.clone()), log_files: log_files.clone(), ..services });
-
-    let api = kafka.as_ref().map(|listener| kafka_api(config, &store, kafka_broker, listener)).transpose()?;
 
     store.describe(&address.to_string()).map_err(start_error("the lock file cannot be written"))?;
     tracing::info!("listening on http://{address}");

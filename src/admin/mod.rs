@@ -1,12 +1,13 @@
 //! What a person may ask of a store: topics, groups with their lag, records of a topic, events of one entity, what ingest
 //! announced.
 //!
-//! Plain functions over the broker and the blob store, read-only but for the changes of topics and new records. Called by
-//! the `azulite/v1` routes and, when no server
-//! runs, by the commands themselves; both print the same views. Everything here blocks on the disk.
+//! Plain functions over the broker and the blob store, read-only but for the changes of topics and groups and new records.
+//! Called by the `azulite/v1` routes and, when no server runs, by the commands themselves; both print the same views.
+//! Everything here blocks on the disk.
 
 mod announced;
 mod entity;
+mod groups;
 pub mod records;
 pub mod reprocess;
 mod scan;
@@ -21,12 +22,14 @@ use azulite_storage::ids::Sha256;
 use azulite_storage::index::IndexError;
 use serde::{Deserialize, Serialize};
 
+use crate::broker::groups::Coordinator;
 use crate::broker::{Broker, Partition, ReadError, Topic};
 use crate::metrics::Metrics;
 use crate::streams::{BlobReader, BlobStore, StoreError};
 
 pub use announced::{Announcement, identity};
 pub use entity::{Finding, FoundEvent};
+pub use groups::{DeletedGroup, GroupRefusal, GroupReset, MovedPosition, ResetGroup};
 pub use scan::{DamagedRange, Flow};
 pub use topics::{AlterTopic, CreateTopic, TopicRefusal};
 
@@ -36,6 +39,8 @@ pub struct Admin {
     broker: Broker,
     blobs: Arc<dyn BlobStore>,
     topic_prefix: String,
+    /// Who knows the members of groups; `None` where no group has any.
+    coordinator: Option<Coordinator>,
     /// Chooses the partition of the next records without a key.
     next_partition: Arc<AtomicUsize>,
 }
@@ -158,7 +163,13 @@ impl Admin {
     /// Over an open store whose event topics begin with `azul.<topic_prefix>.`.
     #[must_use]
     pub fn new(broker: Broker, blobs: Arc<dyn BlobStore>, topic_prefix: String) -> Self {
-        Self { broker, blobs, topic_prefix, next_partition: Arc::default() }
+        Self { broker, blobs, topic_prefix, coordinator: None, next_partition: Arc::default() }
+    }
+
+    /// With the coordinator of the groups that have members.
+    #[must_use]
+    pub fn with_coordinator(self, coordinator: Coordinator) -> Self {
+        Self { coordinator: Some(coordinator), ..self }
     }
 
     /// Brings the metrics that are looked up, not counted, up to date.

@@ -301,6 +301,42 @@ pub enum GroupsCommand {
         #[arg(value_name = "GROUP")]
         group: String,
     },
+    /// Move the positions of a group; prints where each was and is
+    #[command(
+        after_help = "A group with live members is left alone: stop them first. Readers over HTTP may go on, they take up \
+        the new positions at once. An offset outside of what a partition holds becomes its nearest end."
+    )]
+    Reset {
+        /// Name of the group
+        #[arg(value_name = "GROUP")]
+        group: String,
+        /// Where to: earliest, latest, an offset, a time such as 2026-01-02T03:04:05Z, or @ and milliseconds since 1970
+        #[arg(long, value_name = "WHERE")]
+        to: StartAt,
+        /// Only this topic or partition, also where the group has no position yet [default: wherever it has one]
+        #[arg(long, value_name = "TOPIC[:PARTITION]", value_parser = topic_partition)]
+        topic: Option<(String, Option<i32>)>,
+        /// Only print what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Delete a group with all its positions
+    Delete {
+        /// Name of the group
+        #[arg(value_name = "GROUP")]
+        group: String,
+    },
+}
+
+/// A topic, or one partition of it. Names of topics hold no colon.
+fn topic_partition(text: &str) -> Result<(String, Option<i32>), String> {
+    let (topic, partition) = text.split_once(':').map_or((text, None), |(topic, index)| (topic, Some(index)));
+    if topic.is_empty() {
+        return Err("must be the name of a topic, or TOPIC:PARTITION".to_owned());
+    }
+    let index = |text: &str| text.parse().ok().filter(|index| *index >= 0);
+    let partition = partition.map(|text| index(text).ok_or("the partition must be a number from 0 on")).transpose()?;
+    Ok((topic.to_owned(), partition))
 }
 
 /// `produce`

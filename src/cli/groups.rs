@@ -1,14 +1,14 @@
-//! `azulite groups list` and `azulite groups describe`.
+//! `azulite groups list`, `describe`, `reset` and `delete`.
 
 use std::io::{self, Write};
 
 use super::args::{Global, GroupsCommand};
-use super::client::encoded;
+use super::client::{Payload, encoded};
 use super::exit::Exit;
 use super::output::{self, Refusal, Table};
 use super::target::Target;
-use super::topics::no_such_api;
-use crate::admin::{GroupDetail, GroupList};
+use super::topics::{body, no_such_api};
+use crate::admin::{DeletedGroup, GroupDetail, GroupList, GroupRefusal, GroupReset, ResetGroup};
 use crate::config::Config;
 
 /// Prints what `command` asks for.
@@ -17,7 +17,21 @@ pub(super) fn run(global: &Global, config: &Config, command: &GroupsCommand) -> 
     output::finish(match command {
         GroupsCommand::List => list(global, config, out),
         GroupsCommand::Describe { group } => describe(global, config, group, out),
+        GroupsCommand::Reset { group, to, topic, dry_run } => {
+            let (topic, partition) = topic.clone().unzip();
+            let reset = ResetGroup { to: to.to_string(), topic, partition: partition.flatten(), dry_run: *dry_run };
+            reset_group(global, config, (group, &reset), out)
+        }
+        GroupsCommand::Delete { group } => delete(global, config, group, out),
     })
+}
+
+const GROUPS: &str = "/api/azulite/v1/groups";
+
+impl From<GroupRefusal> for Refusal {
+    fn from(refusal: GroupRefusal) -> Self {
+        Self::failed(refusal.to_string())
+    }
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
@@ -26,7 +40,7 @@ fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
 
 fn list(global: &Global, config: &Config, out: &mut impl Write) -> Result<Exit, Refusal> {
     let list = match Target::for_reading(config)? {
-        Target::Server(client) => client.get_json::<GroupList>("/api/azulite/v1/groups")?.ok_or_else(no_such_api)?,
+        Target::Server(client) => client.get_json::<GroupList>(GROUPS)?.ok_or_else(no_such_api)?,
         Target::Store(store) => store.admin.groups().map_err(|error| unreadable(&error))?,
     };
     if global.json {
@@ -44,7 +58,7 @@ fn list(global: &Global, config: &Config, out: &mut impl Write) -> Result<Exit, 
 
 fn describe(global: &Global, config: &Config, name: &str, out: &mut impl Write) -> Result<Exit, Refusal> {
     let group = match Target::for_reading(config)? {
-        Target::Server(client) => client.get_json(&format!("/api/azulite/v1/groups/{}", encoded(name)))?,
+        Target::Server(client) => client.get_json(&format!("{GROUPS}/{}", encoded(name)))?,
         Target::Store(store) => store.admin.group(name).map_err(|error| unreadable(&error))?,
     };
     let group: GroupDetail = group.ok_or_else(|| Refusal::failed(format!("there is no group {name:?}")))?;
@@ -72,10 +86,68 @@ fn print_group(group: &GroupDetail, out: &mut impl Write) -> io::Result<()> {
     table.print(out)
 }
 
+fn reset_group(
+    global: &Global,
+    config: &Config,
+    (name, reset): (&str, &ResetGroup),
+    out: &mut impl Write,
+) -> Result<Exit, Refusal> {
+    let done: GroupReset = match Target::for_reading(config)? {
+        Target::Server(client) => {
+            let path = format!("{GROUPS}/{}/reset", encoded(name));
+            client.post(&path, "application/json", &Payload::Bytes(&body(reset)?))?
+        }
+        Target::Store(store) => store.admin.reset_group(name, reset)?,
+    };
+    if global.json {
+        output::print_json(out, &done)?;
+    } else {
+        print_reset(&done, out)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print_reset(done: &GroupReset, out: &mut impl Write) -> io::Result<()> {
+    let note = if done.dry_run { " (dry run: nothing was changed)" } else { "" };
+    writeln!(out, "{}{note}", output::printable(&done.name))?;
+    let mut table = Table::new(&["TOPIC", "PARTITION", "OLD", "NEW"]);
+    for moved in &done.positions {
+        let old = moved.old_offset.map_or("-".to_owned(), |offset| offset.to_string());
+        table.row([moved.topic.clone(), moved.partition.to_string(), old, moved.new_offset.to_string()]);
+    }
+    table.print(out)
+}
+
+fn delete(global: &Global, config: &Config, name: &str, out: &mut impl Write) -> Result<Exit, Refusal> {
+    let gone: DeletedGroup = match Target::for_reading(config)? {
+        Target::Server(client) => client.delete(&format!("{GROUPS}/{}", encoded(name)))?,
+        Target::Store(store) => store.admin.delete_group(name)?,
+    };
+    if global.json {
+        output::print_json(out, &gone)?;
+    } else {
+        writeln!(out, "{}: deleted, {} positions", output::printable(&gone.name), gone.partitions)?;
+        out.flush()?;
+    }
+    Ok(Exit::Done)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::Position;
+    use crate::admin::{MovedPosition, Position};
+
+    #[test]
+    fn a_reset_is_shown_with_old_and_new_offsets() {
+        let moved =
+            |old_offset, new_offset| MovedPosition { topic: "t".to_owned(), partition: 0, old_offset, new_offset };
+        let positions = vec![moved(Some(7), 12), moved(None, 0)];
+        let mut out = Vec::new();
+        print_reset(&GroupReset { name: "g".to_owned(), dry_run: true, positions }, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("g (dry run: nothing was changed)\n"), "{text}");
+        assert!(text.ends_with("t              0    7   12\nt              0    -    0\n"), "{text}");
+    }
 
     #[test]
     fn a_position_in_a_topic_that_is_gone_has_no_lag() {

@@ -41,7 +41,8 @@ impl From<TopicRefusal> for Refusal {
     }
 }
 
-fn body(value: &impl serde::Serialize) -> Result<Vec<u8>, Refusal> {
+/// A value as the body of a request.
+pub(super) fn body(value: &impl serde::Serialize) -> Result<Vec<u8>, Refusal> {
     serde_json::to_vec(value).map_err(|error| Refusal::failed(error.to_string()))
 }
 

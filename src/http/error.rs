@@ -16,9 +16,9 @@ use super::body::BodyError;
 use super::router::{reply, text};
 use super::streams::BadName;
 use super::url::NotUtf8;
-use crate::admin::TopicRefusal;
 use crate::admin::records::{AppendRecordsError, ReadRecordsError};
 use crate::admin::reprocess::{BeginError, JobError};
+use crate::admin::{GroupRefusal, TopicRefusal};
 use crate::broker::{AppendError, CreateTopicError, NewTopicError};
 use crate::dispatcher::hub::{GetError, PostError};
 use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
@@ -249,6 +249,18 @@ pub(super) fn reprocess(problem: &JobError) -> Response {
             plain(StatusCode::BAD_REQUEST, "bad parameters", &detail)
         }
         JobError::Thread(_) => internal("reprocessing did not begin", &detail),
+    }
+}
+
+/// A change of a group that was not made.
+pub(super) fn group(problem: &GroupRefusal) -> Response {
+    let detail = problem.to_string();
+    match problem {
+        GroupRefusal::Missing(_) => plain(StatusCode::NOT_FOUND, "not found", &detail),
+        GroupRefusal::Bad(_) => plain(StatusCode::BAD_REQUEST, "bad group change", &detail),
+        GroupRefusal::Busy(_) => plain(StatusCode::CONFLICT, "group in use", &detail),
+        GroupRefusal::Later(_) => later("try again later", &detail, Duration::from_secs(2)),
+        GroupRefusal::Failed(_) => internal("the group cannot be changed", &detail),
     }
 }
 

@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod error;
 mod events;
+mod groups;
 mod metrics;
 mod records;
 mod reprocess;

@@ -21,7 +21,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, metrics, records, reprocess, root, streams, topics};
+use super::{Services, azulite, error, events, groups, metrics, records, reprocess, root, streams, topics};
 use crate::log_files::{LogFiles, RequestLine};
 
 /// The largest answer that is shown in a log file.
@@ -66,6 +66,7 @@ enum Route {
     Copy { from: String, to: String, label: String, hash: String },
     Azulite(azulite::Resource),
     Topics(topics::Change),
+    Groups(groups::Change),
     AppendRecords { topic: String },
     Reprocess(reprocess::Reprocess),
 }
@@ -108,6 +109,12 @@ impl Route {
                     _ => return None,
                 }
             }
+            ["api", "azulite", "v1", "groups", name, "reset"] if post && !name.is_empty() => {
+                Self::Groups(groups::Change::Reset { name: name.to_owned() })
+            }
+            ["api", "azulite", "v1", "groups", name] if method == Method::DELETE && !name.is_empty() => {
+                Self::Groups(groups::Change::Delete { name: name.to_owned() })
+            }
             _ => return None,
         })
     }
@@ -144,6 +151,7 @@ impl Route {
             Self::Copy { .. } => "/api/v3/stream/:sourceA/:sourceB/:label/:hash",
             Self::Azulite(resource) => resource.template(),
             Self::Topics(change) => change.template(),
+            Self::Groups(change) => change.template(),
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
             Self::Reprocess(_) => "/api/azulite/v1/reprocess",
         }
@@ -168,6 +176,7 @@ impl Route {
             Self::Copy { from, to, label, hash } => streams::copy(services, [from, to], label, &hash).await,
             Self::Azulite(resource) => resource.answer(services, call).await,
             Self::Topics(change) => change.answer(services, call).await,
+            Self::Groups(change) => change.answer(services, call).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
             Self::Reprocess(asked) => asked.answer(services, call).await,
         }

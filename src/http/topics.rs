@@ -60,7 +60,8 @@ async fn change(
     made.unwrap_or_else(|stopped| Err(TopicRefusal::Failed(stopped.to_string())))
 }
 
-async fn body<T: DeserializeOwned>(services: &Services, call: Call) -> Result<T, Response> {
+/// The body of a change.
+pub(super) async fn body<T: DeserializeOwned>(services: &Services, call: Call) -> Result<T, Response> {
     let limits = BodyLimits {
         bytes: Some(BODY_BYTES),
         pause: services.limits.body_timeout,

@@ -255,6 +255,61 @@ fn groups_are_listed_and_described_with_their_lag() {
 }
 
 #[test]
+fn groups_are_reset_and_deleted() {
+    with_and_without_a_server(|server| {
+        let (topic, place) = ("azul.t1.lab.binary.sourced", "azul.t1.lab.binary.sourced:0");
+        let reset = |to: &str, more: &[&str]| {
+            let arguments = ["groups", "reset", "by-hand", "--to", to, "--json", "--topic", topic];
+            let ran = server.cli(arguments.iter().chain(more)).expect_code(0).json();
+            let moved = &ran["positions"][0];
+            assert_eq!((&ran["name"], &moved["topic"]), (&json!("by-hand"), &json!(topic)), "{ran}");
+            (moved["old_offset"].as_i64(), moved["new_offset"].as_i64().unwrap())
+        };
+        assert_eq!(reset("latest", &["--dry-run"]), (None, 1));
+        assert_eq!(reset("latest", &[]), (None, 1));
+        assert_eq!(reset("earliest", &["--dry-run"]), (Some(1), 0));
+        assert_eq!(reset("earliest", &[]), (Some(1), 0));
+        assert_eq!(reset("77", &[]), (Some(0), 1), "what is beyond the end becomes the end");
+        assert_eq!(reset("2000-01-01T00:00:00Z", &[]), (Some(1), 0));
+        assert_eq!(reset("@99999999999999", &[]), (Some(0), 1));
+        let table = server.cli(["groups", "reset", "by-hand", "--to", "0", "--topic", place]).expect_code(0);
+        let row: Vec<_> = table.stdout.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(row, [topic, "0", "1", "0"], "{table:?}");
+        let whole = server.cli(["groups", "reset", "by-hand", "--to", "latest"]).expect_code(0);
+        assert!(whole.stdout.contains(topic), "wherever it has a position: {whole:?}");
+        for (arguments, code, said) in [
+            (&["by-hand", "--to", "yesterday"][..], 2, "earliest, latest"),
+            (&["by-hand", "--to", "0", "--topic", "t:x"], 2, "number from 0 on"),
+            (&["by-hand"], 2, "--to"),
+            (&["by-hand", "--to", "0", "--topic", "no-such-topic"], 1, "no-such-topic"),
+            (&["by-hand", "--to", "0", "--topic", "azul.t1.lab.binary.sourced:99"], 1, "none is 99"),
+            (&["nobody", "--to", "0"], 1, "no group \"nobody\""),
+        ] {
+            let ran = server.cli(["groups", "reset"].iter().chain(arguments)).expect_code(code);
+            assert!(ran.stderr.contains(said), "{ran:?}");
+        }
+        let gone = server.cli(["groups", "delete", "by-hand", "--json"]).expect_code(0).json();
+        assert_eq!(gone, json!({"name": "by-hand", "partitions": 1}));
+        let again = server.cli(["groups", "delete", "by-hand"]).expect_code(1);
+        assert!(again.stderr.contains("by-hand"), "{again:?}");
+    });
+}
+
+#[test]
+fn a_reader_over_http_goes_on_where_its_group_was_reset_to() {
+    let server = Server::start();
+    server.publish_ok("binary", &e1());
+    let query = "name=idx&version=1&count=10&deadline=0&r-historic=true";
+    let group = "t1-azul-idx-1-binary-allsrc-alltype-H-historic";
+    assert_eq!(server.fetch("binary/passive", query).events.len(), 1);
+    assert_eq!(server.fetch("binary/passive", query).events.len(), 0);
+    server.cli(["groups", "reset", group, "--to", "earliest"]).expect_code(0);
+    assert_eq!(server.fetch("binary/passive", query).events.len(), 1, "once more");
+    server.cli(["groups", "delete", group]).expect_code(0);
+    assert_eq!(server.fetch("binary/passive", query).events.len(), 1, "as if it never was");
+}
+
+#[test]
 fn events_get_tells_everything_about_one_entity() {
     with_and_without_a_server(|server| {
         let ran = server.cli(["events", "get", &id('a'), "--json"]).expect_code(0);

@@ -103,6 +103,52 @@ fn a_member_joins_syncs_commits_and_leaves_and_its_position_survives_a_kill() {
 }
 
 #[test]
+fn a_group_with_members_is_left_alone_by_hand_until_they_are_gone() {
+    let mut server = wire::start();
+    let mut wire = Wire::to(&server);
+    wire.create("t", 1, &[]);
+    assert_eq!(wire.produce("t", wire::batch(&[b"a", b"b"])).error_code, ErrorCode::None);
+    let joined = join(&mut wire, "g", None);
+    let reset = ["groups", "reset", "g", "--topic", "t", "--to", "latest"];
+    for verb in [&reset[..], &["groups", "delete", "g"]] {
+        let ran = server.cli(verb).expect_code(1);
+        assert!(ran.stderr.contains("\"g\" has live members"), "{ran:?}");
+    }
+    let refused = server.client().delete("/api/azulite/v1/groups/g").expect_status(409);
+    assert!(refused.text().contains("live members"), "{refused:?}");
+    let members = vec![MemberIdentity { member_id: joined.member_id.clone(), ..Default::default() }];
+    let left = wire.ask(&LeaveGroupRequest { group_id: "g".into(), members, ..Default::default() }, 5);
+    assert_eq!(left.members[0].error_code, ErrorCode::None);
+    server.cli(reset).expect_code(0);
+    assert_eq!(committed(&mut wire, "g")[0].0, 2);
+    // With the server gone nobody is a member, whatever was written down.
+    join_and_sync(&mut wire, "g");
+    server.stop();
+    server.cli(["groups", "reset", "g", "--topic", "t", "--to", "earliest"]).expect_code(0);
+    server.launch();
+    let mut wire = Wire::to(&server);
+    assert_eq!(committed(&mut wire, "g")[0].0, 0);
+    server.cli(["groups", "delete", "g"]).expect_code(0);
+    assert_eq!(committed(&mut wire, "g")[0].0, -1);
+}
+
+/// Makes a group of one member, with its assignment.
+fn join_and_sync(wire: &mut Wire, group: &str) {
+    let JoinGroupResponse { member_id, generation_id, .. } = join(wire, group, None);
+    let assignment = SyncGroupRequestAssignment { member_id: member_id.clone(), assignment: b"has"[..].into() };
+    let request = SyncGroupRequest {
+        group_id: group.to_owned().into(),
+        generation_id,
+        member_id,
+        protocol_type: Some("consumer".into()),
+        protocol_name: Some("range".into()),
+        assignments: vec![assignment],
+        ..Default::default()
+    };
+    assert_eq!(wire.ask(&request, 5).error_code, ErrorCode::None);
+}
+
+#[test]
 fn the_server_stops_at_once_under_parked_requests() {
     let mut server = wire::start();
     let mut wires: Vec<_> = (0..20).map(|_| Wire::to(&server)).collect();

@@ -13,6 +13,7 @@ mod offsets;
 mod request;
 mod subscription;
 mod timers;
+mod tools;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use request::{
     CLASSIC, Committer, DescribedMember, GroupDescription, GroupState, JoinRequest, Joined, JoinedMember, ListedGroup,
     MemberRef, OffsetToCommit, PerPartition, SyncRequest, Synced,
 };
+pub use tools::{delete_unattended, reset_unattended};
 
 /// What groups allow. Kafka's names in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]

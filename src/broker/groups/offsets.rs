@@ -11,14 +11,11 @@ use tokio::sync::oneshot;
 use super::coordinator::{Coordinator, Shared, check_group_id};
 use super::{CLASSIC, Committer, GroupDescription, GroupError, GroupState, ListedGroup, OffsetToCommit, PerPartition};
 use crate::broker::{
-    AppendError, CommitOffsetsError, CommittedOffset, GroupChanges, GroupRecord, OffsetChanges, PartitionNumber,
+    AppendError, Broker, CommitOffsetsError, CommittedOffset, GroupChanges, GroupRecord, OffsetChanges, PartitionNumber,
 };
 
-/// What of a group is left is looked for so often when it is deleted: positions may be under way.
-const DELETE_PASSES: usize = 4;
-
 /// Why a change could not be queued, in the group's terms.
-fn refused(group: &str, error: &CommitOffsetsError) -> GroupError {
+pub(super) fn refused(group: &str, error: &CommitOffsetsError) -> GroupError {
     match error {
         // Deleted since it was looked up: the next try says so per partition.
         CommitOffsetsError::UnknownTopic { .. } => GroupError::CoordinatorNotAvailable,
@@ -28,7 +25,7 @@ fn refused(group: &str, error: &CommitOffsetsError) -> GroupError {
 }
 
 /// A failure of the store, logged, in the group's terms.
-fn unavailable(group: &str, error: &dyn std::fmt::Display) -> GroupError {
+pub(super) fn unavailable(group: &str, error: &dyn std::fmt::Display) -> GroupError {
     tracing::error!(group, %error, "a group's offsets cannot be read or written");
     GroupError::CoordinatorNotAvailable
 }
@@ -170,15 +167,22 @@ impl Coordinator {
 }
 
 /// Queues a change with `start` and waits until it is durable. Blocks.
-pub(super) fn wait(group: &str, start: impl FnOnce(Done) -> Result<(), CommitOffsetsError>) -> Result<(), GroupError> {
+pub(super) fn wait(group: &str, start: impl FnOnce(Done) -> Result<(), GroupError>) -> Result<(), GroupError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // It is waited for below.
-    start(Box::new(move |outcome| drop(sender.send(outcome)))).map_err(|error| refused(group, &error))?;
+    start(Box::new(move |outcome| drop(sender.send(outcome))))?;
     let outcome = receiver.recv().unwrap_or(Err(AppendError::Closed));
     outcome.map(drop).map_err(|error| unavailable(group, &error))
 }
 
-fn removed(places: impl IntoIterator<Item = TopicPartition>) -> OffsetChanges {
+/// Changes a group past whoever reads it, and waits until that is durable. Blocks.
+pub(super) fn overwrite(broker: &Broker, group: &str, changes: GroupChanges) -> Result<(), GroupError> {
+    let (log, positions) = (broker.log().as_ref(), broker.positions(group));
+    let queued = |outcome: Result<_, _>| outcome.map_err(|error| refused(group, &error));
+    wait(group, |done| queued(positions.overwrite(log, group, changes, done)))
+}
+
+pub(super) fn removed(places: impl IntoIterator<Item = TopicPartition>) -> OffsetChanges {
     places.into_iter().map(|place| (place, None)).collect()
 }
 
@@ -266,66 +270,12 @@ impl Shared {
         let emptied = entry.is_none() && offsets.len() == committed.len();
         let kept = emptied.then(|| GroupMetadata { state_since_ms: clock::now_ms(), ..GroupMetadata::default() });
         let changes = GroupChanges { offsets, metadata: kept.clone().map(Some), ..GroupChanges::default() };
-        let positions = self.broker.positions(group);
-        let deleted = wait(group, |done| positions.overwrite(log.as_ref(), group, changes, done));
+        let deleted = overwrite(&self.broker, group, changes);
         if deleted.is_ok()
             && let Some(kept) = kept
         {
             self.restore(group.to_owned(), kept);
         }
         Ok(deleted.map(|()| answers))
-    }
-
-    fn delete_group(self: &Arc<Self>, group: &str) -> Result<Result<(), GroupError>, IndexError> {
-        let log = self.broker.log().as_ref();
-        let (begun_ms, positions) = (clock::now_ms(), self.broker.positions(group));
-        let committed = log.group_offsets(group)?;
-        let has_record = GroupRecord::of(log, group)?.is_some();
-        let mut changes = GroupChanges { offsets: removed(committed.into_keys()), ..GroupChanges::default() };
-        changes.values.extend(has_record.then(|| GroupRecord::remove(group)));
-        let queue = |done| {
-            let mut groups = self.groups();
-            if let Some(entry) = groups.get(group).cloned() {
-                let mut run = entry.lock();
-                run.machine.check_delete()?;
-                changes.metadata = Some(None);
-                positions.overwrite(log, group, changes, done).map_err(|error| refused(group, &error))?;
-                run.machine.kill(self.now());
-                groups.remove(group);
-                return Ok(());
-            }
-            if changes.offsets.is_empty() && changes.values.is_empty() {
-                return Err(GroupError::GroupIdNotFound);
-            }
-            positions.overwrite(log, group, changes, done).map_err(|error| refused(group, &error))
-        };
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        // It is waited for below.
-        if let Err(error) = queue(Box::new(move |outcome| drop(sender.send(outcome)))) {
-            return Ok(Err(error));
-        }
-        if let Err(error) = receiver.recv().unwrap_or(Err(AppendError::Closed)) {
-            return Ok(Err(unavailable(group, &error)));
-        }
-        // What was on its way when the group was read has arrived before it was deleted.
-        self.remove_left(group, begun_ms)
-    }
-
-    /// Removes the positions of a group that were committed up to `until_ms`, until none is left.
-    fn remove_left(&self, group: &str, until_ms: i64) -> Result<Result<(), GroupError>, IndexError> {
-        let (log, positions) = (self.broker.log().as_ref(), self.broker.positions(group));
-        for _ in 0..DELETE_PASSES {
-            let committed = log.group_offsets(group)?;
-            let left = committed.into_iter().filter(|(_, committed)| committed.commit_time_ms <= until_ms);
-            let offsets = removed(left.map(|(place, _)| place));
-            if offsets.is_empty() {
-                break;
-            }
-            let changes = GroupChanges { offsets, ..GroupChanges::default() };
-            if let Err(error) = wait(group, |done| positions.overwrite(log, group, changes, done)) {
-                return Ok(Err(error));
-            }
-        }
-        Ok(Ok(()))
     }
 }

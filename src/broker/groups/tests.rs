@@ -247,8 +247,7 @@ fn put_http_group(world: &World, group: &str, used_ms: i64, offset: i64) {
     let record = GroupRecord { used_ms, starts: BTreeMap::new() };
     let offsets = vec![(place("t", 0), Some(committed))];
     let changes = GroupChanges { offsets, values: vec![record.put(group)], metadata: None };
-    let (positions, log) = (world.broker.positions(group), world.broker.log().clone());
-    super::offsets::wait(group, |done| positions.overwrite(log.as_ref(), group, changes, done)).unwrap();
+    super::offsets::overwrite(&world.broker, group, changes).unwrap();
 }
 
 #[tokio::test]

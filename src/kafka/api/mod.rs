@@ -167,6 +167,12 @@ impl Api {
         Self { broker, coordinator, options, fetch_memory, building, complaints: Complaints::default() }
     }
 
+    /// Who knows the members of groups.
+    #[must_use]
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
     /// Works on one request whose version has been checked; [`Api::produce`] is on its own, because it does not wait for
     /// its answer.
     ///
