@@ -86,7 +86,7 @@ fn of_many_that_want_one_offset_one_gets_it() {
         racers.into_iter().map(|racer| racer.join().unwrap()).sum()
     });
     assert_eq!(won, read_all(&store, partition, 0).len());
-    assert!(won >= 1 && won <= 50, "{won}");
+    assert!((1..=50).contains(&won), "{won}");
 }
 
 #[test]
