@@ -8,11 +8,10 @@ use std::io::{self, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use pure_magic::MagicDb;
-use pure_magic::readers::DataRead;
 use serde::de::IgnoredAny;
 
 use super::elf;
+use super::engine::Engine;
 use super::text::{LOOK, Text};
 use super::view::View;
 
@@ -35,7 +34,7 @@ pub(super) struct Lines {
 /// # Errors
 ///
 /// Only those of `source`. A failure of the engine, a panic included, is one magic line `error - ...`.
-pub(super) fn lines<R: Read + Seek>(db: &MagicDb, mut source: R, size: u64, head: &[u8]) -> io::Result<Lines> {
+pub(super) fn lines<R: Read + Seek>(engine: &Engine, mut source: R, size: u64, head: &[u8]) -> io::Result<Lines> {
     if size == 1 {
         return Ok(Lines {
             magics: vec!["very short file (no magic)".into()],
@@ -47,8 +46,8 @@ pub(super) fn lines<R: Read + Seek>(db: &MagicDb, mut source: R, size: u64, head
     let json = text.as_ref().and_then(|_| big_json(head));
     let mut found = match json {
         // The engine would build the whole document in memory, ninety times its size at worst.
-        Some(_) => run(db, io::Cursor::new(&[]), view_len(LOOK), head.get(..LOOK).unwrap_or(head), deadline)?,
-        None => run(db, &mut source, size, utf8_boundary(head), deadline)?,
+        Some(_) => run(engine, io::Cursor::new(&[]), view_len(LOOK), head.get(..LOOK).unwrap_or(head), deadline)?,
+        None => run(engine, &mut source, size, utf8_boundary(head), deadline)?,
     };
     if let Ok(lines) = &mut found {
         if let Some(kind) = json.flatten() {
@@ -59,7 +58,7 @@ pub(super) fn lines<R: Read + Seek>(db: &MagicDb, mut source: R, size: u64, head
         {
             let plain = text.plain();
             let size = view_len(plain.len());
-            match run(db, io::Cursor::new(&[]), size, plain.as_bytes(), deadline)? {
+            match run(engine, io::Cursor::new(&[]), size, plain.as_bytes(), deadline)? {
                 Ok(more) => lines.extend(more),
                 Err(message) => found = Err(message),
             }
@@ -104,14 +103,14 @@ fn big_json(head: &[u8]) -> Option<Option<(&'static str, &'static str)>> {
 
 /// One pass of the engine. `Err` inside is the engine's own trouble.
 fn run<R: Read + Seek>(
-    db: &MagicDb,
+    engine: &Engine,
     source: R,
     size: u64,
     head: &[u8],
     deadline: Instant,
 ) -> io::Result<Result<Lines, String>> {
     let mut view = View::new(source, size, head, deadline);
-    let outcome = catch_unwind(AssertUnwindSafe(|| collect(db, &mut view)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| collect(engine, &mut view, head)));
     if let Some(error) = view.failed {
         return Err(error);
     }
@@ -121,9 +120,9 @@ fn run<R: Read + Seek>(
     Ok(outcome.unwrap_or_else(|_panic| Err("the magic engine failed on this file".into())))
 }
 
-fn collect<D: DataRead>(db: &MagicDb, view: &mut D) -> Result<Lines, String> {
+fn collect<R: Read + Seek>(engine: &Engine, view: &mut View<'_, R>, head: &[u8]) -> Result<Lines, String> {
     let mut lines = Lines::default();
-    for magic in db.all_magics(view).map_err(|error| error.to_string())? {
+    for magic in engine.matches(view, head)? {
         // The default one says data or text; `completed` knows better.
         if magic.is_default() || lines.magics.len() >= LINES_MAX {
             continue;

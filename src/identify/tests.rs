@@ -8,7 +8,7 @@ use super::*;
 static IDENTIFIER: LazyLock<Identifier> = LazyLock::new(|| Identifier::load().unwrap());
 
 /// The examples of streams.md 13 as `(name, bytes, wanted data)`.
-fn examples() -> Vec<(String, Vec<u8>, Value)> {
+pub(super) fn examples() -> Vec<(String, Vec<u8>, Value)> {
     let all: Vec<Value> = serde_json::from_str(include_str!("../../tests/fixtures/identify/examples.json")).unwrap();
     let bytes = |example: &Value| {
         let digits = example["hex"].as_str().unwrap();

@@ -4,6 +4,7 @@
 //! buffer the rest of a huge file. So one range is at most [`HEAD_MAX`] bytes, reads behind the head have a budget, and
 //! all reads end at a deadline. Used by `magic` only.
 
+use std::cell::Cell;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::time::Instant;
@@ -37,6 +38,10 @@ pub(super) struct View<'a, R> {
     deadline: Instant,
     /// Short reads until the next look at the clock.
     unhurried: u32,
+    /// What is shown instead of the whole head, see [`Self::pretend`].
+    stand_in: Option<&'static [u8]>,
+    /// How often a place was asked for that counts from the end.
+    pub(super) ends: Cell<u32>,
     /// Set when the deadline passed: what the engine said then is worth nothing.
     pub(super) late: bool,
     /// The first error of the source.
@@ -56,9 +61,29 @@ impl<'a, R: Read + Seek> View<'a, R> {
             budget: BEHIND_HEAD_MAX,
             deadline,
             unhurried: 0,
+            stand_in: None,
+            ends: Cell::new(0),
             late: false,
             failed: None,
         }
+    }
+
+    /// Whether `head` is all there is.
+    pub(super) fn is_all(&self, head: &[u8]) -> bool {
+        u64::try_from(head.len()).is_ok_and(|len| len >= self.size)
+    }
+
+    /// From now on, shows the engine a few bytes when it wants to know what kind of file this is, and whether it is of
+    /// a kind that needs no rule. It has asked that before and asks again with every database; it then reads all of the
+    /// head as one range, which no rule does. The text is JSON, the quickest answer.
+    pub(super) fn pretend(&mut self, is_text: bool) {
+        self.stand_in = Some(if is_text { b"[]" } else { b"\xff" });
+    }
+
+    /// Shows everything again, with the whole budget.
+    pub(super) fn restart(&mut self) {
+        self.stand_in = None;
+        self.budget = BEHIND_HEAD_MAX;
     }
 
     /// The bytes of `start..end`, fewer at the end of the file. The position is left alone.
@@ -113,13 +138,22 @@ impl<'a, R: Read + Seek> View<'a, R> {
         Ok(())
     }
 
+    /// The bytes of `range`, and moves to its end.
+    fn range(&mut self, range: Range<u64>) -> io::Result<&[u8]> {
+        let end = range.end.min(self.size);
+        if range.start < end {
+            self.position = end;
+        }
+        self.bytes(range.start, range.end)
+    }
+
     /// From the position on: the bytes before the first one that `wanted` refuses, with that one if `inclusive`.
     fn run(&mut self, wanted: impl Fn(u8) -> bool, limit: u64, inclusive: bool) -> io::Result<&[u8]> {
         let start = self.position;
         let bytes = self.bytes(start, start.saturating_add(limit))?;
         let stop = bytes.iter().position(|byte| !wanted(*byte));
         let len = stop.map_or(bytes.len(), |at| if inclusive { at + 1 } else { at });
-        self.read_range(start..start.saturating_add(u64::try_from(len).unwrap_or(0)))
+        self.range(start..start.saturating_add(u64::try_from(len).unwrap_or(0)))
     }
 }
 
@@ -136,12 +170,27 @@ impl<R: Read + Seek> DataRead for View<'_, R> {
         self.position
     }
 
+    fn offset_from_start(&self, pos: SeekFrom) -> u64 {
+        let (base, distance) = match pos {
+            SeekFrom::Start(place) => return place,
+            SeekFrom::Current(distance) => (self.position, distance),
+            SeekFrom::End(distance) => {
+                self.ends.set(self.ends.get().saturating_add(1));
+                (self.size, distance)
+            }
+        };
+        base.saturating_add_signed(distance)
+    }
+
     fn read_range(&mut self, range: Range<u64>) -> io::Result<&[u8]> {
-        let end = range.end.min(self.size);
-        if range.start < end {
-            self.position = end;
+        match self.stand_in {
+            Some(stand_in) if range == (0..HEAD_MAX) => Ok(stand_in),
+            Some(_) | None => self.range(range),
         }
-        self.bytes(range.start, range.end)
+    }
+
+    fn read_count(&mut self, count: u64) -> io::Result<&[u8]> {
+        self.range(self.position..self.position.saturating_add(count))
     }
 
     fn read_exact_range(&mut self, range: Range<u64>) -> io::Result<&[u8]> {
@@ -171,7 +220,7 @@ impl<R: Read + Seek> DataRead for View<'_, R> {
         let bytes = self.bytes(start, start.saturating_add(limit))?;
         let stop = bytes.chunks_exact(2).position(|unit| unit == utf16_char);
         let len = stop.map_or(bytes.len(), |at| 2 * at + 2);
-        self.read_range(start..start.saturating_add(u64::try_from(len).unwrap_or(0)))
+        self.range(start..start.saturating_add(u64::try_from(len).unwrap_or(0)))
     }
 
     fn data_size(&self) -> u64 {
@@ -238,6 +287,29 @@ mod tests {
             (1..100_u64).map(|at| view.read_range(at * (1 << 21)..u64::MAX).map(<[u8]>::len)).find(Result::is_err);
         assert!(spent.is_some());
         assert!(view.failed.is_none() && !view.late);
+    }
+
+    #[test]
+    fn a_stand_in_is_shown_for_the_whole_head_only() {
+        assert_eq!(HEAD_MAX, pure_magic::FILE_BYTES_MAX as u64, "the range the engine asks for");
+        let mut view = View::new(Cursor::new(b"abc"), 3, b"abc", soon());
+        view.pretend(true);
+        assert_eq!(view.read_range(0..HEAD_MAX).unwrap(), b"[]");
+        assert_eq!(view.stream_position(), 0);
+        assert_eq!(view.read_count(HEAD_MAX).unwrap(), b"abc");
+        assert_eq!(view.read_range(1..HEAD_MAX).unwrap(), b"bc");
+        view.restart();
+        assert_eq!(view.read_range(0..HEAD_MAX).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn places_from_the_end_are_counted() {
+        let mut view = View::new(Cursor::new(b"abc"), 3, b"abc", soon());
+        assert_eq!(view.offset_from_start(SeekFrom::End(-2)), 1);
+        assert_eq!(view.seek(SeekFrom::End(-9)).unwrap(), 0);
+        assert_eq!(view.seek(SeekFrom::Start(2)).unwrap(), 2);
+        assert_eq!(view.seek(SeekFrom::Current(-1)).unwrap(), 1);
+        assert_eq!(view.ends.get(), 2);
     }
 
     #[test]
