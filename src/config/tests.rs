@@ -297,7 +297,7 @@ fn mistakes_in_documents_name_variable_key_value_and_what_is_allowed() {
         "environment DP__EVENTS__SOURCES: sources.a.kafka.numpartitions = \"many\": allowed is a whole number from 0",
         "environment DP__EVENTS__SOURCES: sources.a.kafka.config.x = \"1\": allowed is a topic configuration out of",
         "environment DP__EVENTS__SOURCES: sources.\"b c\" = { .. }: a name may be 1 to 120 characters",
-        "environment DP__EVENTS__TOPICS: topics.y.config.\"cleanup.policy\" = \"keep\": allowed is one of",
+        "environment DP__EVENTS__TOPICS: topics.y.config.\"cleanup.policy\" = \"keep\": allowed is one or more of delete and compact",
     ];
     assert_eq!(got.len(), expected.len(), "{got:#?}");
     for (got, expected) in got.iter().zip(expected) {

@@ -29,14 +29,26 @@ fn in_chunks(data: &[u8], mut sizes: impl Iterator<Item = usize>) -> Digests {
     digester.finish().unwrap()
 }
 
+/// Where no position triggers, both parts are the one character of the whole input; this crate forgets the second one.
 fn oracle(data: &[u8]) -> String {
-    fuzzyhash::FuzzyHash::new(data).to_string()
+    let text = fuzzyhash::FuzzyHash::new(data).to_string();
+    match text.strip_prefix("3:").and_then(|rest| rest.strip_suffix(':')) {
+        Some(part) if part.len() == 1 => format!("{text}{part}"),
+        _ => text,
+    }
 }
 
 fn own(data: &[u8]) -> String {
     let mut ssdeep = Ssdeep::new();
     ssdeep.update(data);
     ssdeep.finish().unwrap()
+}
+
+#[test]
+fn ssdeep_of_bytes_without_a_trigger_is_that_of_the_original_program() {
+    let mut data = vec![b'Q'; 4094];
+    data.extend([1, 1]);
+    assert_eq!(own(&data), "3:H:H");
 }
 
 #[test]
