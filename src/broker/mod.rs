@@ -112,13 +112,25 @@ impl Broker {
     /// # Cancel safety
     /// Dropping the future does not take the append back; it is unknown whether it happens.
     pub async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        self.append_with(appends, Vec::new()).await
+    }
+
+    /// [`Broker::append`] with values of the caller's own in the same commit.
+    ///
+    /// # Durability
+    /// As [`Broker::append`].
+    /// # Errors
+    /// See [`AppendError`].
+    /// # Cancel safety
+    /// As [`Broker::append`].
+    pub async fn append_with(&self, appends: Vec<Append>, values: Vec<Value>) -> Result<Vec<Appended>, AppendError> {
         let lane = self.new_lane();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let done = Box::new(move |outcome| {
             // The caller may have gone; the append stands.
             drop(sender.send(outcome));
         });
-        self.log.append(lane, appends, done);
+        self.log.append_with(lane, appends, values, done);
         receiver.await.unwrap_or(Err(AppendError::Closed))
     }
 

@@ -24,8 +24,8 @@ pub type CommitListener = Box<dyn Fn(&[PartitionNumber]) + Send + Sync>;
 pub type Value = (Vec<u8>, Option<Bytes>);
 
 /// A log of topics with group offsets. Calls may block on the disk and are made on blocking threads, except
-/// [`LogStore::append`], [`LogStore::try_append`], [`LogStore::commit_offsets`], [`LogStore::change_group`], [`LogStore::topic`] and
-/// [`LogStore::topics`], which never do.
+/// [`LogStore::append`], [`LogStore::append_with`], [`LogStore::try_append`], [`LogStore::queue_kv`],
+/// [`LogStore::commit_offsets`], [`LogStore::change_group`], [`LogStore::topic`] and [`LogStore::topics`], which never do.
 pub trait LogStore: Send + Sync + 'static {
     /// See [`Store::on_commit`].
     fn on_commit(&self, listener: CommitListener);
@@ -69,6 +69,8 @@ pub trait LogStore: Send + Sync + 'static {
     fn delete_records(&self, below: &[(TopicPartition, Option<Offset>)]) -> Vec<Result<Offset, DeleteRecordsError>>;
     /// See [`Store::append`].
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done);
+    /// See [`Store::append_with`].
+    fn append_with(&self, lane: Lane, appends: Vec<Append>, values: Vec<Value>, done: Done);
     /// See [`Store::try_append`].
     ///
     /// # Errors
@@ -157,6 +159,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// See [`AppendError`].
     fn put_kv(&self, values: Vec<Value>) -> Result<(), AppendError>;
+    /// See [`Store::queue_kv`].
+    fn queue_kv(&self, values: Vec<Value>, done: Done);
+    /// See [`Store::kv_page`].
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    fn kv_page(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, IndexError>;
 }
 
 impl LogStore for Store {
@@ -208,6 +217,9 @@ impl LogStore for Store {
     fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
         Store::append(self, lane, appends, done);
     }
+    fn append_with(&self, lane: Lane, appends: Vec<Append>, values: Vec<Value>, done: Done) {
+        Store::append_with(self, lane, appends, values, done);
+    }
     fn try_append(&self, lane: Lane, appends: Vec<Append>, done: Done) -> Result<(), (Vec<Append>, Done)> {
         Store::try_append(self, lane, appends, done)
     }
@@ -254,5 +266,11 @@ impl LogStore for Store {
     }
     fn put_kv(&self, values: Vec<Value>) -> Result<(), AppendError> {
         Store::put_kv(self, values)
+    }
+    fn queue_kv(&self, values: Vec<Value>, done: Done) {
+        Store::queue_kv(self, values, done);
+    }
+    fn kv_page(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, IndexError> {
+        Store::kv_page(self, prefix, after, limit)
     }
 }

@@ -263,6 +263,40 @@ impl Pending {
         index.state(keyspace, key)
     }
 
+    /// The first `limit` rows of keyspace `state` whose key starts with `prefix` and is above `after`, newest values.
+    pub(crate) fn state_page(
+        &self,
+        index: &Index,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, IndexError> {
+        let inside = |key: &Bytes| key.starts_with(prefix) && after.is_none_or(|after| key.as_ref() > after);
+        let from = (StateKeyspace::State, Bytes::copy_from_slice(after.unwrap_or(prefix)));
+        let newer: BTreeMap<Bytes, Option<Bytes>> = {
+            let overlay = self.overlay();
+            let range =
+                overlay.range(from..).take_while(|(k, _)| k.0 == StateKeyspace::State && k.1.starts_with(prefix));
+            range.filter(|(k, _)| inside(&k.1)).map(|((_, key), (_, value))| (key.clone(), value.clone())).collect()
+        };
+        let mut page = BTreeMap::new();
+        let mut read_up_to = None;
+        for row in index.state_behind(StateKeyspace::State, prefix, after) {
+            let (key, value) = row?;
+            if !newer.contains_key(&key) {
+                page.insert(key.clone(), value);
+            }
+            if page.len() >= limit {
+                read_up_to = Some(key);
+                break;
+            }
+        }
+        // Above the last row that was read there may be others that belong before newer ones.
+        let known = newer.into_iter().filter(|(key, _)| read_up_to.as_ref().is_none_or(|last| key <= last));
+        page.extend(known.filter_map(|(key, value)| value.map(|value| (key, value))));
+        Ok(page.into_iter().take(limit).collect())
+    }
+
     /// Newest state rows whose key starts with `prefix`.
     pub(crate) fn state_prefix(
         &self,

@@ -389,6 +389,23 @@ impl Index {
         self.keyspace(keyspace).prefix(prefix).map(pair)
     }
 
+    /// As [`Index::state_prefix`], from behind the key `after` on.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub fn state_behind(
+        &self,
+        keyspace: StateKeyspace,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), IndexError>> + use<> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let from = after.map_or(Included(prefix.to_vec()), |after| Excluded(after.to_vec()));
+        let prefix = prefix.to_vec();
+        let rows = self.keyspace(keyspace).range::<Vec<u8>, _>((from, Unbounded)).map(pair);
+        rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+    }
+
     /// The last batch that begins at or before `offset`, with its row.
     ///
     /// # Errors

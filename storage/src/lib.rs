@@ -51,5 +51,5 @@ pub use compress::Codec;
 pub use ids::{Offset, PartitionIndex, PartitionNumber, Sha256, TopicId, TopicPartition};
 pub use partition::{Partition, PartitionOffsets};
 pub use queue::{Append, Appended, Done, Lane};
-pub use store::{AppendError, Durability, OpenError, OpenReport, Options, Store};
+pub use store::{AppendError, Durability, OpenError, OpenReport, Options, Store, Values};
 pub use topics::{NewTopic, Topic};

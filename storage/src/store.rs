@@ -359,6 +359,13 @@ impl Core {
     }
 }
 
+/// Values that callers keep under names of theirs; `None` removes one.
+pub type Values = Vec<(Vec<u8>, Option<Bytes>)>;
+
+fn kv_change((name, value): (Vec<u8>, Option<Bytes>)) -> (StateKeyspace, Change) {
+    (StateKeyspace::State, Change::kv(&name, value))
+}
+
 fn state_batch<'a>(changes: impl Iterator<Item = &'a Change>, now: i64) -> Result<Option<CheckedBatch>, AppendError> {
     let mut builder = BatchBuilder::default();
     changes.for_each(|change| builder.push(now, Some(&change.key), change.value.as_deref()));
@@ -560,6 +567,37 @@ impl Store {
         }
     }
 
+    /// [`Store::append`] with values of the caller's own ([`Store::put_kv`]) in the same commit, all or nothing.
+    ///
+    /// # Durability
+    /// As [`Store::append`]; `done` gets what became of `appends` alone. Changes of one value through different lanes
+    /// have no order among each other.
+    /// # Errors
+    /// Through `done`: see [`AppendError`].
+    pub fn append_with(&self, lane: Lane, mut appends: Vec<Append>, values: Values, done: Done) {
+        if values.is_empty() {
+            return self.append(lane, appends, done);
+        }
+        let data = appends.len();
+        let changes: Vec<_> = values.into_iter().map(kv_change).collect();
+        match state_batch(changes.iter().map(|(_, change)| change), self.core.now_ms()) {
+            Ok(Some(batch)) => appends.push(Append { partition: self.core.state_partition.clone(), batch }),
+            Ok(None) => {}
+            Err(error) => return done(Err(error)),
+        }
+        let done: Done = Box::new(move |outcome| {
+            done(outcome.map(|mut appended| {
+                appended.truncate(data);
+                appended
+            }));
+        });
+        if let Err((request, error)) =
+            self.core.queue.push(Some(lane), Request { appends, changes, catalogue: false, done })
+        {
+            (request.done)(Err(error));
+        }
+    }
+
     /// [`Store::append`], unless the queue is full: then everything comes back, and nothing has happened.
     ///
     /// # Errors
@@ -596,9 +634,33 @@ impl Store {
     ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn put_kv(&self, values: Vec<(Vec<u8>, Option<Bytes>)>) -> Result<(), AppendError> {
-        let change = |(name, value): (Vec<u8>, Option<Bytes>)| (StateKeyspace::State, Change::kv(&name, value));
-        self.core.change_wait(values.into_iter().map(change).collect(), false)
+    pub fn put_kv(&self, values: Values) -> Result<(), AppendError> {
+        self.core.change_wait(values.into_iter().map(kv_change).collect(), false)
+    }
+
+    /// [`Store::put_kv`], not waited for. Changes are made in the order of the calls.
+    ///
+    /// # Durability
+    /// `done` gets `Ok` only once they are durable.
+    pub fn queue_kv(&self, values: Values, done: Done) {
+        self.core.change(values.into_iter().map(kv_change).collect(), false, done);
+    }
+
+    /// Up to `limit` values whose names start with `prefix`, in order of name; with `after` those behind that name.
+    ///
+    /// Fewer than `limit` means that there are no more. Memory is bounded by the page.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn kv_page(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, IndexError> {
+        let (prefix, after) = (StateKey::kv(prefix), after.map(StateKey::kv));
+        let rows = self.core.pending.state_page(&self.core.index, &prefix, after.as_deref(), limit)?;
+        Ok(rows.into_iter().map(|(key, value)| (key.slice(1..), value)).collect())
     }
 
     /// Every range of offsets known to be lost.

@@ -116,6 +116,54 @@ fn records_groups_and_topics_survive_close_and_drop() {
 }
 
 #[test]
+fn values_are_paged_in_order_of_name_whether_applied_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let name = |n: usize| format!("p{n:03}").into_bytes();
+    let all = |store: &Store| {
+        let (mut names, mut after) = (Vec::new(), None::<Bytes>);
+        loop {
+            let page = store.kv_page(b"p", after.as_deref(), 7).unwrap();
+            after = page.last().map(|(name, _)| name.clone());
+            names.extend(page.iter().map(|(name, value)| (name.to_vec(), value.to_vec())));
+            if page.len() < 7 {
+                return names;
+            }
+        }
+    };
+    let put = |n: usize, value: Option<&'static str>| (name(n), value.map(Bytes::from));
+    store.put_kv((0..40).map(|n| put(n, Some("a"))).chain([(b"o".to_vec(), Some("x".into()))]).collect()).unwrap();
+    assert_eq!(all(&store).len(), 40);
+    store.index_dump().unwrap();
+    store.put_kv((10..30).map(|n| put(n, None)).collect()).unwrap();
+    store.put_kv(vec![put(12, Some("b")), put(50, Some("b")), (b"q".to_vec(), Some("x".into()))]).unwrap();
+    let want = |n: usize| (name(n), if n == 12 || n == 50 { b"b".to_vec() } else { b"a".to_vec() });
+    let wanted: Vec<_> = (0..10).chain([12]).chain(30..40).chain([50]).map(want).collect();
+    assert_eq!(all(&store), wanted);
+    store.index_dump().unwrap();
+    assert_eq!(all(&store), wanted);
+    assert_eq!(store.kv_page(b"none", None, 7).unwrap(), []);
+}
+
+#[test]
+fn values_are_committed_with_the_records_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let t = store.create_topic(topic("t")).unwrap();
+    let append = |value: Option<Bytes>| {
+        let mut batch = BatchBuilder::default();
+        batch.push(0, Some(b"k"), Some(b"v"));
+        let append = Append { partition: t.partitions[0].clone(), batch: batch.build().unwrap() };
+        wait(|done| store.append_with(Lane(1), vec![append], vec![(b"x".to_vec(), value)], done))
+    };
+    assert_eq!(append(Some("1".into())).unwrap().len(), 1, "only the caller's own batches are reported");
+    assert_eq!(store.kv(b"x").unwrap().unwrap(), "1");
+    store.delete_topic("t").unwrap();
+    assert!(matches!(append(None), Err(AppendError::Gone { .. })));
+    assert_eq!(store.kv(b"x").unwrap().unwrap(), "1");
+}
+
+#[test]
 fn a_deleted_index_and_catalogue_are_rebuilt_row_by_row() {
     let dir = tempfile::tempdir().unwrap();
     let hash = Sha256([7; 32]);
