@@ -1,7 +1,8 @@
 //! Consume-side filters: which of the events taken from the log reach a client, and the counts of those that do not.
 //!
 //! Contract events.md 5.5: one filter per file, each a pure `check` that gives the reason of a drop. [`consume`] runs
-//! the stages in the contract's order; the whole batch passes one stage before the next one starts.
+//! the stages in the contract's order; the whole batch passes one stage before the next one starts. [`verdicts`] asks the
+//! same stages about one event, for people who want to know why.
 
 pub mod ageoff;
 pub mod consumer_rules;
@@ -100,51 +101,81 @@ pub fn consume<T>(
     consumer: &Consumer<'_>,
     counts: &mut FilterCounts,
 ) -> Vec<(T, PurgeKind)> {
-    let Consumer { params, task, sources, labels, purges, now, duplicates, metrics } = *consumer;
-    let mut stage = stages(batch, event_of, counts, metrics);
+    let mut purged = Vec::new();
+    each_stage(consumer, |stage| {
+        let started = Instant::now();
+        let name = match stage {
+            Stage::Check(stage, check) => {
+                batch.retain(|item| match check(event_of(item)) {
+                    None => true,
+                    Some(reason) => {
+                        counts.add(FilterKey { stage, reason });
+                        false
+                    }
+                });
+                stage
+            }
+            Stage::Purged(purges) => {
+                purged = take_purged(batch, event_of, purges);
+                previously_deleted::STAGE
+            }
+        };
+        consumer.metrics.consume_pipelines_duration.observe([name], started.elapsed());
+    });
+    purged
+}
+
+/// Every reason that the consumer would not get `event` for, in the order of the stages; nothing changes by asking.
+pub fn verdicts(event: &Event, consumer: &Consumer<'_>) -> Vec<FilterKey> {
+    let mut keys = Vec::new();
+    each_stage(consumer, |stage| {
+        keys.extend(match stage {
+            Stage::Check(stage, check) => check(event).map(|reason| FilterKey { stage, reason }),
+            Stage::Purged(purges) => previously_deleted::check(purges, event).map(|_| previously_deleted::DELETED),
+        });
+    });
+    keys
+}
+
+/// The reason for which `simulate` says that the consumer of `params` would not get `event`: depth as for passive
+/// consumers, then the consumer's rules, nothing else (events.md 1.8).
+pub fn simulated(event: &Event, params: &GetParams) -> Option<FilterKey> {
+    let key = |stage| move |reason| FilterKey { stage, reason };
+    let depth = too_deep::check(too_deep::PASSIVE_LIMIT, event).map(key(too_deep::STAGE));
+    depth.or_else(|| consumer_rules::check(params, event).map(key(consumer_rules::STAGE)))
+}
+
+/// Gives the reason to drop an event, if there is one.
+type Check<'a> = dyn Fn(&Event) -> Option<&'static str> + 'a;
+
+/// One filter.
+enum Stage<'a> {
+    /// Drops what its check gives a reason for.
+    Check(&'static str, &'a Check<'a>),
+    /// Takes out what these orders name.
+    Purged(&'a PurgeOrders),
+}
+
+/// The one list of stages, in the contract's order. Whatever remembers what it
+/// was asked, as [`Consumer::duplicates`] does, is left out by those who only want to know.
+fn each_stage(consumer: &Consumer<'_>, mut run: impl FnMut(Stage<'_>)) {
+    let Consumer { params, task, sources, labels, purges, now, duplicates, metrics: _ } = *consumer;
+    let mut stage = |name, check: &Check<'_>| run(Stage::Check(name, check));
     let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
     let clearance = (!params.max_security.is_empty()).then(|| labels.clearance(&params.max_security));
     stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
     stage(too_deep::STAGE, &|event| too_deep::check(depth_limit, event));
     stage(security::STAGE, &|event| security::check(clearance.as_ref(), event));
     stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
-    drop(stage);
-    let started = Instant::now();
-    let purged = take_purged(batch, event_of, purges);
-    metrics.consume_pipelines_duration.observe([previously_deleted::STAGE], started.elapsed());
-    let mut stage = stages(batch, event_of, counts, metrics);
+    run(Stage::Purged(purges));
     if let Some(duplicates) = duplicates {
-        stage(duplicates::STAGE, &|event| duplicates.check(event));
+        run(Stage::Check(duplicates::STAGE, &|event| duplicates.check(event)));
     }
     if !params.avro {
-        stage(unreadable::STAGE, &unreadable::check);
+        run(Stage::Check(unreadable::STAGE, &unreadable::check));
     }
     // ReplayPluginCompletion (5.5.7) and RaiseDequeuedStatus (5.5.8) are the caller's: the one publishes, the other opens
     // the task of an event that passed.
-    purged
-}
-
-/// Gives the reason to drop an event, if there is one.
-type Check<'a> = dyn Fn(&Event) -> Option<&'static str> + 'a;
-
-/// Runs a stage: drops what its check gives a reason for, counts it, and notes how long that took.
-fn stages<T>(
-    batch: &mut Vec<T>,
-    event_of: fn(&T) -> &Event,
-    counts: &mut FilterCounts,
-    metrics: &Metrics,
-) -> impl FnMut(&'static str, &Check<'_>) {
-    move |stage, check| {
-        let started = Instant::now();
-        batch.retain(|item| match check(event_of(item)) {
-            None => true,
-            Some(reason) => {
-                counts.add(FilterKey { stage, reason });
-                false
-            }
-        });
-        metrics.consume_pipelines_duration.observe([stage], started.elapsed());
-    }
 }
 
 fn take_purged<T>(batch: &mut Vec<T>, event_of: fn(&T) -> &Event, purges: &PurgeOrders) -> Vec<(T, PurgeKind)> {

@@ -145,3 +145,32 @@ fn purged_events_are_handed_to_the_caller_and_not_counted() {
         [("FilterTooDeep-too_deep".to_owned(), 1)]
     );
 }
+
+#[test]
+fn every_stage_says_what_it_thinks_of_an_event_and_simulate_asks_two_of_them() {
+    let mut event = binary("a", 12);
+    event.source.name = "short".into();
+    let (event, params, sources) = (Event::Binary(Box::new(event)), params("r-under-content-size=4"), sources());
+    let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
+    let (purges, labels) = (PurgeOrders::default(), contract_labels());
+    let consumer = Consumer {
+        params: &params,
+        task: false,
+        sources: &sources,
+        labels: &labels,
+        purges: &purges,
+        now,
+        duplicates: None,
+        metrics: &Metrics::new(),
+    };
+    let keys: Vec<String> = verdicts(&event, &consumer).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        keys,
+        ["PipelineAgeoff-ageoff", "FilterTooDeep-too_deep", "FilterConsumerRules-reject_content_too_large"]
+    );
+    assert_eq!(simulated(&event, &params).unwrap().to_string(), "FilterTooDeep-too_deep");
+    let event = Event::Binary(Box::new(binary("a", 11)));
+    let rule = simulated(&event, &params).unwrap();
+    assert_eq!(rule.to_string(), "FilterConsumerRules-reject_content_too_large");
+    assert_eq!(simulated(&event, &self::params("r-under-content-size=5")), None);
+}
