@@ -128,6 +128,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     notify.ready(&format!("serving HTTP on {address}"));
     let stop = CancellationToken::new();
     let saver = tokio::spawn(save_caches(dispatcher.clone()));
+    let upkeep = tokio::spawn(dispatcher.clone().upkeep());
     let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
     let kafka = async {
         match kafka.zip(api) {
@@ -142,6 +143,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     }
     watcher.abort();
     saver.abort();
+    upkeep.await.map_err(start_error("the upkeep of tasks and consumers did not end"))?;
     notify.status("closing the store");
     let last = tokio::task::spawn_blocking(move || {
         jobs.close();
@@ -370,6 +372,8 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         max_waiting: usize::try_from(config.http.max_connections).unwrap_or(usize::MAX),
         group_retention_ms: i64::from(events.consumer_group_retention_days) * 86_400_000,
         max_readers: 10_000,
+        lost_after_ms: i64::try_from(events.lost_tasks_after.as_millis()).unwrap_or(i64::MAX),
+        lost_check: events.lost_tasks_check,
         log_files: None,
         caches: caches::Options {
             dedupe_bytes: events.dedupe_cache_bytes,

@@ -191,6 +191,9 @@ pub struct GroupRecord {
     pub used_ms: i64,
     /// Where each partition began for it, by topic.
     pub starts: BTreeMap<String, Vec<Offset>>,
+    /// For a group that tasks are handed out from: the number of the last pause it has taken note of, 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<i64>,
 }
 
 impl GroupRecord {

@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 36] = [
+const RANGES: [Range; 38] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -108,6 +108,8 @@ const RANGES: [Range; 36] = [
     size("events.replay_plugin_cache.size_bytes", 0, 64 * GI, |c| c.events.replay_plugin_cache.size_bytes),
     duration("events.replay_plugin_cache.ttl", SECOND, 365 * DAY, |c| ms(c.events.replay_plugin_cache.ttl)),
     duration("events.replay_plugin_cache.min_runtime", 0, DAY, |c| ms(c.events.replay_plugin_cache.min_runtime)),
+    duration("events.lost_tasks_after", 1, 365 * DAY, |c| ms(c.events.lost_tasks_after)),
+    duration("events.lost_tasks_check", 1, DAY, |c| ms(c.events.lost_tasks_check)),
     size("streams.max_upload_bytes", 0, 1_024 * TI, |c| c.streams.max_upload_bytes),
     count("streams.max_uploads", 1, 65_535, |c| c.streams.max_uploads.into()),
     count("identify.jobs", 0, 1_024, |c| c.identify.jobs.into()),

@@ -163,13 +163,15 @@ impl FromEnvironment {
 /// An upstream name, our key, and how its value is written in our terms.
 type Kept = (&'static str, &'static str, fn(&str) -> String);
 
-const KEPT: [Kept; 22] = [
+const KEPT: [Kept; 24] = [
     ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
     ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
     ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
     ("DP__EVENTS__KAFKA__CONSUMER_GROUP_RETENTION_DAYS", "events.consumer_group_retention_days", str::to_owned),
     ("DP__EVENTS__API_EVENT_FETCH_LIMIT", "events.api_event_fetch_limit", str::to_owned),
     ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "events.api_default_event_wait", seconds),
+    ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "events.lost_tasks_after", minutes),
+    ("DP__EVENTS__LOST_TASKS_CHECK_MINUTES", "events.lost_tasks_check", minutes),
     ("DP__EVENTS__GLOBAL_PARTITION_COUNT", "events.partition_count", str::to_owned),
     ("DP__EVENTS__IGNORE_TOPIC_MISMATCH", "events.ignore_topic_mismatch", go_boolean),
     ("DP__EVENTS__REPROCESS__DENY_TOPICS", "reprocess.deny_topics", list),
@@ -196,6 +198,10 @@ fn whole_size(value: &str) -> String {
 
 fn seconds(value: &str) -> String {
     format!("{value}s")
+}
+
+fn minutes(value: &str) -> String {
+    format!("{value}m")
 }
 
 fn go_boolean(value: &str) -> String {

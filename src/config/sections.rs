@@ -332,6 +332,12 @@ pub struct Events {
     pub ignore_topic_mismatch: bool,
     /// Days after which the read position of a plugin that no longer asks is dropped.
     pub consumer_group_retention_days: u32,
+    /// A task whose plugin was not heard of for so long is lost.
+    #[serde(with = "units::duration")]
+    pub lost_tasks_after: Duration,
+    /// How often lost tasks are looked for.
+    #[serde(with = "units::duration")]
+    pub lost_tasks_check: Duration,
     /// Memory for remembering what consumers have been handed, so that they get no event twice; 0 is off.
     #[serde(with = "units::size")]
     pub dedupe_cache_bytes: u64,
@@ -350,6 +356,8 @@ impl Default for Events {
             max_fetch_bytes: 64 * MI,
             ignore_topic_mismatch: true,
             consumer_group_retention_days: 30,
+            lost_tasks_after: Duration::from_secs(30 * 60),
+            lost_tasks_check: Duration::from_secs(5 * 60),
             dedupe_cache_bytes: 0,
             replay_plugin_cache: ReplayPluginCache::default(),
         }

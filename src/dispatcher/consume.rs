@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::Dispatcher;
 use super::answer::{Info, Multipart, events_json};
@@ -15,8 +16,9 @@ use super::model::{self, BinaryEvent, Event, Model, StatusEvent, Timestamp};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::purge::{PurgeKind, Purged};
-use super::reader::{Candidate, Reader, ReaderError, Taken};
+use super::reader::{Candidate, Reader, ReaderError, Taken, User};
 use super::replay::{self, NotReplayed};
+use super::tasks::HandedOut;
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 use crate::log_files::{EventLine, Excerpt};
 
@@ -49,15 +51,22 @@ pub(super) async fn get(dispatcher: Arc<Dispatcher>, request: GetRequest) -> Res
         tracing::info!(name = params.name, "the parameter `filter` of old releases has no meaning any more");
     }
     let GetRequest { task, user_agent, .. } = request;
+    let (log, now_ms) = (dispatcher.broker.log().as_ref(), dispatcher.now_ms());
+    dispatcher.registry.register(log, &params, task, &user_agent, now_ms);
+    let beginnings = dispatcher.pause.beginnings();
     let request = Arc::new(Gather { dispatcher, params, task, user_agent, gathered: Mutex::default() });
-    let (reader, not_ready) = request.clone().open().await?;
+    if request.is_paused() {
+        return Ok(request.paused());
+    }
+    let (reader, not_ready) = request.clone().open(request.params.reset).await?;
     let labels = [request.params.name.as_str(), request.params.model.as_str()];
     request.dispatcher.metrics.event_fetch_requests.inc(labels);
     let waiting = i64::try_from(not_ready.len()).unwrap_or(0);
     let gauge = request.dispatcher.metrics.consume_not_ready.at([&request.params.name, &request.params.version]);
     gauge.set(waiting);
-    let gathered = request.clone().gather(&reader).await?;
-    request.answer(gathered, &not_ready)
+    let Some(gathered) = request.clone().gather(reader, beginnings).await? else { return Ok(request.paused()) };
+    let (gathered, tasks) = request.clone().open_tasks(gathered).await?;
+    Ok(request.answer(gathered, tasks, &not_ready))
 }
 
 /// One GET under way.
@@ -94,48 +103,94 @@ fn refusal(error: ReaderError) -> GetError {
 
 impl Gather {
     /// The reader of this plugin key, with its positions fixed; on `reset` a new one whose groups start afresh.
-    async fn open(self: Arc<Self>) -> Result<(Arc<Reader>, Vec<Flow>), GetError> {
+    async fn open(self: Arc<Self>, reset: bool) -> Result<(Arc<Reader>, Vec<Flow>), GetError> {
         blocking(move || {
-            let now_ms = azulite_storage::clock::now_ms();
             let Self { dispatcher, params, .. } = self.as_ref();
+            let now_ms = dispatcher.now_ms();
             let wanted = || subscriptions(params, &dispatcher.options.topic_prefix);
-            let (reader, old) = dispatcher.readers.get(PluginKey::of(params), wanted, now_ms, params.reset);
+            let (reader, old) = dispatcher.readers.get(PluginKey::of(params), wanted, now_ms, reset);
             if let Some(old) = old {
                 old.close();
             }
-            if params.reset {
+            if reset {
                 reader.forget_groups()?;
                 if let Some(duplicates) = dispatcher.caches.duplicates.as_ref().filter(|_| !params.debug) {
                     duplicates.clear();
                 }
             }
-            let not_ready = reader.open(now_ms)?;
+            let not_ready = self.open_reader(&reader, now_ms)?;
             Ok((reader, not_ready))
         })
         .await
     }
 
-    /// The loop of events.md 5.4, with wake-ups in place of polls.
-    async fn gather(self: Arc<Self>, reader: &Arc<Reader>) -> Result<Gathered, GetError> {
+    fn open_reader(&self, reader: &Reader, now_ms: i64) -> Result<Vec<Flow>, ReaderError> {
+        if !self.task {
+            return reader.open(now_ms, &User::Passive);
+        }
+        self.dispatcher.settle_pause();
+        reader.open(now_ms, &User::Task(self.dispatcher.pause.ended()))
+    }
+
+    /// Whether it is a task consumer that has to wait for the end of a pause.
+    fn is_paused(&self) -> bool {
+        self.task && self.dispatcher.is_paused()
+    }
+
+    /// The answer to a task consumer while plugins are paused (6.4).
+    fn paused(&self) -> GetAnswer {
+        let info = Info { filters: &FilterCounts::default(), fetched: 0, not_ready: &[], paused: true };
+        let body = if self.params.avro { model::encode_avro_bulk(self.params.model, &[]) } else { events_json(&[]) };
+        multipart(&info, body, None)
+    }
+
+    /// Writes down the tasks that are about to be handed out.
+    async fn open_tasks(self: Arc<Self>, gathered: Gathered) -> Result<(Gathered, Option<HandedOut>), GetError> {
+        if !self.task || gathered.events.is_empty() || self.params.model != Model::Binary {
+            return Ok((gathered, None));
+        }
+        blocking(move || {
+            let now_ms = self.dispatcher.now_ms();
+            let tasks = self.dispatcher.open_tasks(&gathered.events, &self.params, now_ms);
+            let tasks = tasks.map_err(|error| ReaderError::Commit(CommitOffsetsError::Append(error)))?;
+            Ok((gathered, tasks))
+        })
+        .await
+    }
+
+    /// The loop of events.md 5.4, with wake-ups in place of polls. `None` when plugins are paused.
+    async fn gather(
+        self: Arc<Self>,
+        mut reader: Arc<Reader>,
+        mut beginnings: watch::Receiver<u64>,
+    ) -> Result<Option<Gathered>, GetError> {
         let started = Instant::now();
         let no_wait = self.params.deadline.is_zero();
         let end = started + if no_wait { SWEEP } else { self.params.deadline };
-        let mut gathered = Gathered {
-            events: Vec::new(),
-            encoded: Vec::new(),
-            bytes: 0,
-            counts: FilterCounts::default(),
-            taken: Taken::nothing(reader),
-        };
-        let mut waiter = self.watch(reader).await?;
+        let mut gathered = Gathered::nothing(Taken::nothing(&reader));
+        let mut waiter = self.watch(&reader).await?;
         loop {
             let wanted = self.params.count - gathered.events.len();
             let room = self.dispatcher.options.fetch_max_bytes.saturating_sub(gathered.bytes);
             if wanted == 0 || room == 0 {
                 break;
             }
+            if reader.is_closed() {
+                // Somebody reset it. What it gave is handed out; else the new one is waited for.
+                if !gathered.taken.is_empty() {
+                    break;
+                }
+                reader = self.clone().open(false).await?.0;
+                gathered.taken = Taken::nothing(&reader);
+                waiter = self.watch(&reader).await?;
+            }
             let (this, source) = (self.clone(), reader.clone());
-            let (found, pass) = blocking(move || this.pass(&source, wanted, room)).await?;
+            let Some((found, pass)) = blocking(move || this.pass(&source, wanted, room)).await? else {
+                if gathered.events.is_empty() {
+                    return Ok(None);
+                }
+                break;
+            };
             gathered.add(pass);
             let over = Instant::now() >= end;
             if found && !over {
@@ -144,76 +199,82 @@ impl Gather {
             if no_wait || over {
                 break;
             }
-            if !self.wait(&waiter, end).await? {
+            if !self.wait(&waiter, &mut beginnings, end).await? {
                 break;
             }
             if !reader.is_current() {
-                waiter = self.watch(reader).await?;
+                waiter = self.watch(&reader).await?;
             }
         }
         self.dispatcher.metrics.consume_duration.observe(["read_from_kafka"], started.elapsed());
-        Ok(gathered)
+        Ok(Some(gathered))
     }
 
     /// Something to wait on for every topic there is to read: none is made or deleted unseen between looking for topics
     /// and waiting for them.
-    async fn watch(&self, reader: &Arc<Reader>) -> Result<Waiter, GetError> {
+    async fn watch(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Waiter, GetError> {
         loop {
             let waiter = self.dispatcher.broker.waiter(reader.partitions().into_iter());
             if reader.is_current() {
                 return Ok(waiter);
             }
-            let source = reader.clone();
-            blocking(move || source.open(azulite_storage::clock::now_ms())).await?;
+            let (this, source) = (self.clone(), reader.clone());
+            blocking(move || this.open_reader(&source, this.dispatcher.now_ms())).await?;
         }
     }
 
-    /// Waits until something may have come. False at the deadline and when the process stops.
-    async fn wait(&self, waiter: &Waiter, end: Instant) -> Result<bool, GetError> {
+    /// Waits until something may have come, or plugins are paused. False at the deadline and when the process stops.
+    async fn wait(
+        &self,
+        waiter: &Waiter,
+        beginnings: &mut watch::Receiver<u64>,
+        end: Instant,
+    ) -> Result<bool, GetError> {
         let Ok(_place) = self.dispatcher.waiting.try_acquire() else {
             return Err(GetError::Overloaded { retry_after: RETRY_AFTER });
         };
         tokio::select! {
             () = waiter.woken() => Ok(true),
+            Ok(()) = beginnings.changed(), if self.task => Ok(true),
             () = tokio::time::sleep_until(end.into()) => Ok(false),
             () = self.dispatcher.stopping.cancelled() => Ok(false),
         }
     }
 
-    /// Takes what is there and filters it. The first part is false when there was nothing.
-    fn pass(&self, reader: &Arc<Reader>, count: usize, max_bytes: usize) -> Result<(bool, Gathered), ReaderError> {
+    /// Takes what is there and filters it. The first part is false when there was nothing; `None` when plugins are paused.
+    fn pass(
+        &self,
+        reader: &Arc<Reader>,
+        count: usize,
+        max_bytes: usize,
+    ) -> Result<Option<(bool, Gathered)>, ReaderError> {
         let (candidates, taken) = reader.take(count, max_bytes)?;
-        let mut gathered =
-            Gathered { events: Vec::new(), encoded: Vec::new(), bytes: 0, counts: FilterCounts::default(), taken };
-        if candidates.is_empty() {
-            return Ok((false, gathered));
+        // Behind the look at the log: what came with the request for a pause is given back.
+        if self.is_paused() {
+            return Ok(None);
         }
-        let Dispatcher { options, metrics, caches, purges, .. } = self.dispatcher.as_ref();
+        let mut gathered = Gathered::nothing(taken);
+        if candidates.is_empty() {
+            return Ok(Some((false, gathered)));
+        }
+        let Dispatcher { metrics, caches, purges, .. } = self.dispatcher.as_ref();
         let taken_bytes = candidates.iter().map(|candidate| candidate.value.len()).sum();
         let started = Instant::now();
         let mut fetched = self.decode(candidates, &mut gathered.counts);
         metrics.consume_duration.observe(["upgrade_event"], started.elapsed());
         let started = Instant::now();
-        let now_ms = azulite_storage::clock::now_ms();
+        let now_ms = self.dispatcher.now_ms();
         if self.params.model == Model::Binary {
             purges.catch_up()?;
         }
         let mut earlier = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         let duplicates = caches.duplicates.as_ref();
-        let purged = {
-            let asking = duplicates.and_then(|d| Asking::new(d, metrics, &self.params, &earlier));
-            let consumer = Consumer {
-                params: &self.params,
-                task: self.task,
-                sources: &options.sources,
-                labels: &options.labels,
-                purges: &purges.read(),
-                now: Timestamp::from_millis(now_ms),
-                duplicates: asking.as_ref(),
-                metrics,
-            };
+        let asking = duplicates.and_then(|d| Asking::new(d, metrics, &self.params, &earlier));
+        let purged = self.dispatcher.for_consumer(&self.params, self.task, now_ms, |consumer| {
+            let consumer = Consumer { duplicates: asking.as_ref(), ..*consumer };
             filter::consume(&mut fetched, |(event, _)| event, &consumer, &mut gathered.counts)
-        };
+        });
+        drop(asking);
         self.bury(purged, &mut gathered.counts, now_ms);
         gathered.events = fetched.into_iter().map(|(event, _)| event).collect();
         if self.task && self.params.model == Model::Binary {
@@ -231,7 +292,7 @@ impl Gather {
             gathered.encoded = gathered.events.iter().map(model::to_json).collect();
             gathered.bytes = gathered.encoded.iter().map(Vec::len).sum();
         }
-        Ok((true, gathered))
+        Ok(Some((true, gathered)))
     }
 
     /// Sees to the tombstones of purged events and counts them (6.6).
@@ -345,7 +406,7 @@ impl Gather {
         });
     }
 
-    fn answer(&self, gathered: Gathered, not_ready: &[Flow]) -> Result<GetAnswer, GetError> {
+    fn answer(&self, gathered: Gathered, tasks: Option<HandedOut>, not_ready: &[Flow]) -> GetAnswer {
         let started = Instant::now();
         let Gathered { events, encoded, counts, taken, .. } = gathered;
         let metrics = &self.dispatcher.metrics;
@@ -356,21 +417,29 @@ impl Gather {
         for (key, count) in counts.iter() {
             metrics.consume_pipelines_removed.add([key.stage], count);
         }
-        let info = Info { filters: &counts, fetched, not_ready, paused: false }.to_json();
+        let info = Info { filters: &counts, fetched, not_ready, paused: false };
         let body = match self.params.avro {
             true => model::encode_avro_bulk(self.params.model, &events),
             false => events_json(&encoded),
         };
-        let Multipart { content_type, head, tail } = Multipart::new(&info, &body, super::random_bytes);
-        let body = vec![Bytes::from(head), Bytes::from(body), Bytes::from(tail)];
-        metrics.consume_duration.observe(["metadata"], started.elapsed());
         let marks = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
-        let positions = Positions { taken, marks: marks.into_iter().collect(), dispatcher: self.dispatcher.clone() };
-        Ok(GetAnswer { content_type, body, delivery: Some(DeliveryGuard::new(positions)) })
+        let (marks, dispatcher) = (marks.into_iter().collect(), self.dispatcher.clone());
+        let answer = multipart(&info, body, Some(DeliveryGuard::new(Positions { taken, tasks, marks, dispatcher })));
+        metrics.consume_duration.observe(["metadata"], started.elapsed());
+        answer
     }
 }
 
+fn multipart(info: &Info<'_>, body: Vec<u8>, delivery: Option<DeliveryGuard>) -> GetAnswer {
+    let Multipart { content_type, head, tail } = Multipart::new(&info.to_json(), &body, super::random_bytes);
+    GetAnswer { content_type, body: vec![Bytes::from(head), Bytes::from(body), Bytes::from(tail)], delivery }
+}
+
 impl Gathered {
+    fn nothing(taken: Taken) -> Self {
+        Self { events: Vec::new(), encoded: Vec::new(), bytes: 0, counts: FilterCounts::default(), taken }
+    }
+
     fn add(&mut self, pass: Gathered) {
         self.events.extend(pass.events);
         self.encoded.extend(pass.encoded);
@@ -387,23 +456,28 @@ fn whole_seconds(runtime: f64) -> i64 {
     Duration::try_from_secs_f64(runtime).map_or(0, |took| i64::try_from(took.as_secs()).unwrap_or(0))
 }
 
-/// Moves the positions once the client has the answer, and remembers that it has.
+/// Moves the positions once the client has the answer, and remembers that it has; without that the tasks in it never
+/// were.
 struct Positions {
     taken: Taken,
+    tasks: Option<HandedOut>,
     marks: Vec<Mark>,
     dispatcher: Arc<Dispatcher>,
 }
 
 impl Delivery for Positions {
     fn on_delivered(self: Box<Self>) {
-        let Self { taken, marks, dispatcher } = *self;
+        let Self { taken, tasks, marks, dispatcher } = *self;
         if let Some(duplicates) = &dispatcher.caches.duplicates {
             duplicates.seen(&marks, &dispatcher.metrics);
         }
         taken.delivered();
+        if let Some(tasks) = tasks {
+            tasks.delivered();
+        }
     }
 
     fn on_lost(self: Box<Self>) {
-        drop(self.taken);
+        drop(self);
     }
 }

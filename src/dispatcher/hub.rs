@@ -13,6 +13,10 @@ use futures_util::future::BoxFuture;
 ///
 /// Both calls may be dropped at any await point, when the client has gone; nothing may be lost by that.
 pub trait Hub: Send + Sync + 'static {
+    /// What a publish request does before its body is read, whatever becomes of the rest: it may ask for a pause of
+    /// plugins, which is in effect when this is ready.
+    fn begin_post(&self, query: &[(String, String)]) -> BoxFuture<'_, ()>;
+
     /// Publishes the events of one request body.
     ///
     /// # Durability
@@ -28,6 +32,30 @@ pub trait Hub: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future gives back what had been taken.
     fn get(&self, request: GetRequest) -> BoxFuture<'_, Result<GetAnswer, GetError>>;
+
+    /// Tells which registered consumers would not get an event: JSON text. Nothing changes by it.
+    ///
+    /// # Errors
+    /// [`SimulateError`].
+    fn simulate(&self, request: SimulateRequest) -> BoxFuture<'_, Result<Bytes, SimulateError>>;
+}
+
+/// A question to the filters. Spec: events.md 1.8.
+#[derive(Clone, Debug, Default)]
+pub struct SimulateRequest {
+    /// One binary event, JSON.
+    pub body: Bytes,
+    /// Whether every filter is asked, and each answer listed; strict clients refuse that list.
+    pub extended: bool,
+}
+
+/// Why the filters were not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SimulateError {
+    /// The body is not one valid binary event.
+    Invalid(String),
+    /// The process is stopping.
+    Stopping,
 }
 
 /// One publish request.

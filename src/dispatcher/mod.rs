@@ -13,6 +13,7 @@ pub mod inserts;
 pub mod labels;
 pub mod model;
 pub mod params;
+pub mod pause;
 pub mod pipeline;
 pub mod plugin_key;
 mod position;
@@ -21,13 +22,20 @@ pub mod publish;
 pub mod purge;
 pub mod reader;
 pub mod readers;
+pub mod registry;
 pub mod replay;
+mod simulate;
 mod snapshot;
 pub mod sources;
+pub mod tasks;
 pub mod topic;
+mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use azulite_storage::index::IndexError;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -37,13 +45,18 @@ use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 pub use prepare::PrepareError;
 
+use filter::Consumer;
 use follower::Follower;
-use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest};
+use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest, SimulateError, SimulateRequest};
 use inserts::{CopyStreams, Inserts};
-use model::Model;
+use model::{Model, Timestamp};
+use params::{GetParams, PostParams};
+use pause::Pause;
 use purge::{Burial, PurgeOrders};
 use readers::Readers;
+use registry::Registry;
 use sources::Sources;
+use tasks::Tasks;
 use topic::{TopicPlan, TopicSpec};
 
 /// What the dispatcher is told by the configuration.
@@ -75,6 +88,27 @@ pub struct Options {
     pub log_files: Option<Arc<LogFiles>>,
     /// Caches that save work.
     pub caches: caches::Options,
+    /// A task whose consumer was not heard of for so many milliseconds is lost.
+    pub lost_after_ms: i64,
+    /// How often lost tasks are looked for.
+    pub lost_check: Duration,
+}
+
+/// Tells the time, milliseconds since 1970.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl Clock {
+    /// The time that `now_ms` says it is.
+    pub fn new(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// The event hub.
@@ -90,6 +124,10 @@ pub struct Dispatcher {
     burial: Arc<Burial>,
     inserts: Follower<Inserts>,
     streams: Arc<dyn CopyStreams>,
+    clock: Clock,
+    registry: Registry,
+    pause: Pause,
+    tasks: Arc<Tasks>,
 }
 
 /// Why there is no dispatcher.
@@ -101,6 +139,9 @@ pub enum StartError {
     /// What has been deleted or inserted could not be read.
     #[error("the deletes and inserts cannot be read: {0}")]
     Read(#[from] ReadError),
+    /// What is kept of consumers and of the pause of plugins could not be read.
+    #[error("the state of consumers cannot be read: {0}")]
+    State(#[from] IndexError),
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -121,6 +162,20 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         streams: Arc<dyn CopyStreams>,
     ) -> Result<Self, StartError> {
+        Self::start_at(options, broker, metrics, streams, Clock::new(azulite_storage::clock::now_ms))
+    }
+
+    /// [`Dispatcher::start`] with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::start`].
+    pub fn start_at(
+        options: Options,
+        broker: Broker,
+        metrics: Arc<Metrics>,
+        streams: Arc<dyn CopyStreams>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
         prepare_topics(&options, &broker)?;
         let context = reader::ReaderContext {
             broker: broker.clone(),
@@ -135,8 +190,26 @@ impl Dispatcher {
         let inserts = Follower::new(broker.clone(), system(Model::Insert), metrics.clone());
         let burial = Arc::new(Burial::new(broker.clone(), metrics.clone(), stopping.clone()));
         let caches = caches::Caches::open(&options.caches);
-        let this =
-            Self { options, broker, metrics, caches, readers, waiting, stopping, purges, burial, inserts, streams };
+        let log = broker.log().as_ref();
+        let registry = Registry::load(log, &options.limits)?;
+        let pause = Pause::load(log, &options.topic_prefix, (clock.0)())?;
+        let this = Self {
+            options,
+            broker,
+            metrics,
+            caches,
+            readers,
+            waiting,
+            stopping,
+            purges,
+            burial,
+            inserts,
+            streams,
+            clock,
+            registry,
+            pause,
+            tasks: Arc::default(),
+        };
         this.follow()?;
         Ok(this)
     }
@@ -162,6 +235,59 @@ impl Dispatcher {
         self.options.log_files.as_deref()
     }
 
+    /// What its clock says.
+    pub fn now_ms(&self) -> i64 {
+        (self.clock.0)()
+    }
+
+    /// Asks the filters of one consumer, who know every purge order that was read so far.
+    pub fn for_consumer<T>(
+        &self,
+        params: &GetParams,
+        task: bool,
+        now_ms: i64,
+        ask: impl FnOnce(&Consumer<'_>) -> T,
+    ) -> T {
+        ask(&Consumer {
+            params,
+            task,
+            sources: &self.options.sources,
+            labels: &self.options.labels,
+            purges: &self.purges.read(),
+            now: Timestamp::from_millis(now_ms),
+            duplicates: None,
+            metrics: &self.metrics,
+        })
+    }
+
+    /// Takes in every purge order that was committed before the call. Blocks when there are new ones.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub fn follow_purges(&self) -> Result<(), ReadError> {
+        self.purges.catch_up()
+    }
+
+    /// Begins a pause of plugins, or makes it last longer. Blocks for a commit, at most once a minute.
+    pub fn pause_plugins(&self) {
+        self.pause.request(self.broker.log().as_ref(), &self.options.topic_prefix, self.now_ms());
+    }
+
+    /// Ends a pause that is over. Blocks for a commit when there is one.
+    fn settle_pause(&self) {
+        self.pause.settle(self.broker.log().as_ref(), &self.options.topic_prefix, self.now_ms());
+    }
+
+    /// Consumers and deployments of the last day.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Whether task consumers are told to wait.
+    pub fn is_paused(&self) -> bool {
+        self.pause.lasts(self.now_ms())
+    }
+
     /// The log behind it.
     pub fn broker(&self) -> &Broker {
         &self.broker
@@ -181,6 +307,9 @@ pub fn prepare_topics(options: &Options, broker: &Broker) -> Result<(), PrepareE
     prepare::prepare(broker, &options.plan, options.ignore_topic_mismatch)
 }
 
+#[cfg(test)]
+mod world;
+
 /// A topic as the plan wants it, to be made.
 pub(crate) fn new_topic(spec: TopicSpec) -> NewTopic {
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
@@ -192,12 +321,21 @@ pub(crate) fn new_topic(spec: TopicSpec) -> NewTopic {
 pub struct SharedDispatcher(pub Arc<Dispatcher>);
 
 impl Hub for SharedDispatcher {
+    fn begin_post(&self, query: &[(String, String)]) -> BoxFuture<'_, ()> {
+        let pause = PostParams::parse(query).pause_plugins;
+        publish::begin(self.0.clone(), pause).map(drop).boxed()
+    }
+
     fn post(&self, request: PostRequest) -> BoxFuture<'_, Result<PostAnswer, PostError>> {
         publish::post(self.0.clone(), request).boxed()
     }
 
     fn get(&self, request: GetRequest) -> BoxFuture<'_, Result<GetAnswer, GetError>> {
         consume::get(self.0.clone(), request).boxed()
+    }
+
+    fn simulate(&self, request: SimulateRequest) -> BoxFuture<'_, Result<Bytes, SimulateError>> {
+        simulate::simulate(self.0.clone(), request).boxed()
     }
 }
 

@@ -154,6 +154,46 @@ impl GetParams {
             filter_ignored: pairs.iter().any(|(name, _)| name == "filter"),
         })
     }
+
+    /// The query in current names that [`GetParams::parse`] reads as these parameters.
+    pub fn to_query(&self) -> Vec<(String, String)> {
+        let flags = [
+            ("avro-format", self.avro),
+            ("r-expedite", self.expedite),
+            ("r-live", self.live),
+            ("r-historic", self.historic),
+            ("r-content", self.require_content),
+            ("d-self", self.deny_self),
+            ("reset", self.reset),
+            ("debug", self.debug),
+        ];
+        let numbers = [
+            ("count", u64::try_from(self.count).ok()),
+            ("deadline", Some(self.deadline.as_secs())),
+            ("r-under-content-size", self.under_content_size),
+            ("r-over-content-size", self.over_content_size),
+        ];
+        let texts = [
+            ("name", &self.name),
+            ("version", &self.version),
+            ("deployment_key", &self.deployment_key),
+            ("max-security", &self.max_security),
+        ];
+        // `r-content` stands for its pair.
+        let actions = if self.require_content { &[][..] } else { &self.actions };
+        let set = flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "true".to_owned()));
+        let mut query: Vec<(&str, String)> = set.collect();
+        query.extend(numbers.into_iter().filter_map(|(name, number)| number.map(|number| (name, number.to_string()))));
+        query.extend(texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.clone())));
+        query.extend(self.sources.iter().map(|source| ("r-source", source.clone())));
+        query.extend(actions.iter().map(|action| ("r-action", action.as_str().to_owned())));
+        query.extend(self.deny_actions.iter().map(|action| ("d-action", action.as_str().to_owned())));
+        let stream = |(label, prefixes): (&String, &Vec<String>)| {
+            ("r-streams", std::iter::once(label).chain(prefixes).map(String::as_str).collect::<Vec<_>>().join(","))
+        };
+        query.extend(self.streams.iter().map(stream));
+        query.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// Parameters of POST `/api/v2/event`; reading them never fails (events.md 1.6).

@@ -12,12 +12,15 @@ use super::inserts;
 use super::model::{self, BodyError, Element, Event, Model, Timestamp};
 use super::params::PostParams;
 use super::pipeline::{Outgoing, Pipeline, Produced};
+use super::tasks::{Ending, FINISHED};
 use super::topic;
-use crate::broker::{Append, AppendError, CreateTopicError, Topic};
+use crate::broker::{Append, AppendError, CreateTopicError, Topic, Value};
 use crate::log_files::{EventLine, Excerpt};
 
 /// The last step of publishing, which is no named stage.
 const PUBLISH: &str = "publish";
+/// How files of what went wrong name us.
+const OWN_USER_AGENT: &str = "azulite";
 /// When another try makes sense after an overload.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,25 @@ struct Prepared {
     stored: u64,
     errors: Vec<String>,
     ok: Vec<Vec<u8>>,
+    /// The tasks that end with it.
+    ending: Option<Ending>,
+}
+
+impl Prepared {
+    fn new(produced: Produced, user_agent: &str) -> Self {
+        Self {
+            user_agent: user_agent.to_owned(),
+            total_ok: 0,
+            failures: Vec::new(),
+            produced,
+            batches: Vec::new(),
+            topic_bytes: BTreeMap::new(),
+            stored: 0,
+            errors: Vec::new(),
+            ok: Vec::new(),
+            ending: None,
+        }
+    }
 }
 
 /// Publishes one request.
@@ -41,6 +63,7 @@ struct Prepared {
 /// `Ok` only after everything is durable; all events that can be published are in one commit.
 pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> Result<PostAnswer, PostError> {
     let params = PostParams::parse(&request.query);
+    let dispatcher = begin(dispatcher, params.pause_plugins).await;
     let model = params.model.clone().map_err(PostError::UnknownModel)?;
     if request.body.is_empty() {
         return Err(PostError::EmptyBody);
@@ -52,7 +75,7 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
     };
     let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
     dispatcher.metrics.produce_duration.observe(["transform"], started.elapsed());
-    let stored = store(&dispatcher, &mut prepared).await;
+    let stored = store(&dispatcher, &mut prepared, Vec::new()).await;
     if matches!(model, Model::Delete | Model::Insert) {
         follow(&dispatcher).await;
     }
@@ -82,23 +105,66 @@ pub(super) fn post_own(
     user_agent: &str,
 ) -> Result<(), PostError> {
     match run(dispatcher, model, events, Vec::new(), user_agent) {
-        Ok(mut prepared) => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared)),
+        Ok(mut prepared) => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared, Vec::new())),
         Err(PostError::NothingLeft { .. } | PostError::AgedOff) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// The one commit, and what follows from it.
-async fn store(dispatcher: &Dispatcher, prepared: &mut Prepared) -> Result<(), PostError> {
+/// What comes before everything else of a request: the pause it asks for, and the end of one that is over.
+pub(super) async fn begin(dispatcher: Arc<Dispatcher>, pause: bool) -> Arc<Dispatcher> {
+    if pause || dispatcher.pause.due_ms() <= dispatcher.now_ms() {
+        let this = dispatcher.clone();
+        let begun = tokio::task::spawn_blocking(move || match pause {
+            true => this.pause_plugins(),
+            false => this.settle_pause(),
+        });
+        if let Err(stopped) = begun.await {
+            tracing::error!(%stopped, "the pause of plugins was not looked at");
+        }
+    }
+    dispatcher
+}
+
+/// Stores events of our own as they are, keys and all, together with `values`.
+///
+/// # Durability
+/// On `Ok` they are durable. An event that cannot be published is logged and does not hold up the rest.
+pub(super) async fn store_own(
+    dispatcher: Arc<Dispatcher>,
+    events: Vec<Event>,
+    values: Vec<Value>,
+    now_ms: i64,
+) -> Result<(), PostError> {
+    let this = dispatcher.clone();
+    let prepare = move || {
+        let events =
+            events.into_iter().map(|event| Outgoing { event, from_client: false, streams_from: None }).collect();
+        let mut prepared = Prepared::new(Produced { events, ..Produced::default() }, OWN_USER_AGENT);
+        encode(&this, now_ms, &mut prepared).map(|()| prepared)
+    };
+    let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
+    for error in std::mem::take(&mut prepared.errors) {
+        tracing::error!(error, "an event of our own cannot be published");
+    }
+    store(&dispatcher, &mut prepared, values).await
+}
+
+/// The one commit, with `values` and the end of the tasks that it closes, and what follows from it.
+async fn store(dispatcher: &Dispatcher, prepared: &mut Prepared, mut values: Vec<Value>) -> Result<(), PostError> {
     let started = Instant::now();
     let batches = std::mem::take(&mut prepared.batches);
-    if !batches.is_empty() {
-        let stored = dispatcher.broker.append(batches).await;
+    values.extend(prepared.ending.iter().flat_map(Ending::values));
+    if !batches.is_empty() || !values.is_empty() {
+        let stored = dispatcher.broker.append_with(batches, values).await;
         if stored.is_err() {
             let failed = |topic: &String| dispatcher.metrics.kafka_produced_errors.inc([topic]);
             prepared.topic_bytes.keys().for_each(failed);
         }
         stored.map_err(refusal)?;
+    }
+    if let Some(ending) = prepared.ending.take() {
+        ending.ended(&dispatcher.metrics, FINISHED);
     }
     dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
     count(dispatcher, prepared);
@@ -108,7 +174,7 @@ async fn store(dispatcher: &Dispatcher, prepared: &mut Prepared) -> Result<(), P
         return Err(PostError::Publish { stored: prepared.stored, total, errors });
     }
     if let Some(cache) = &dispatcher.caches.replay {
-        let now_ms = azulite_storage::clock::now_ms();
+        let now_ms = dispatcher.now_ms();
         std::mem::take(&mut prepared.produced.completions).into_iter().for_each(|c| cache.put(c, now_ms));
     }
     Ok(())
@@ -156,25 +222,18 @@ fn run(
     user_agent: &str,
 ) -> Result<Prepared, PostError> {
     let total_ok = events.len();
-    let now_ms = azulite_storage::clock::now_ms();
+    let now_ms = dispatcher.now_ms();
     let mut produced = run_pipeline(dispatcher, model, events, now_ms)?;
     if produced.events.is_empty() {
         count_drops(dispatcher, &produced, user_agent);
+        dispatcher.close_tasks(&produced.closed_tasks);
         return Err(nothing_left(&produced, &failures));
     }
     produced.errors.extend(inserts::copy_streams(&produced.events, dispatcher.streams.as_ref()));
-    let mut prepared = Prepared {
-        user_agent: user_agent.to_owned(),
-        total_ok,
-        failures,
-        produced,
-        batches: Vec::new(),
-        topic_bytes: BTreeMap::new(),
-        stored: 0,
-        errors: Vec::new(),
-        ok: Vec::new(),
-    };
+    let mut prepared = Prepared { total_ok, failures, ..Prepared::new(produced, user_agent) };
     encode(dispatcher, now_ms, &mut prepared)?;
+    let Produced { closed_tasks, events, .. } = &prepared.produced;
+    prepared.ending = dispatcher.note_statuses(closed_tasks, events.iter().map(|outgoing| &outgoing.event), now_ms);
     Ok(prepared)
 }
 
@@ -230,6 +289,11 @@ fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Resu
             let reason = format!("message too large for kafka: {size} vs {limit} bytes");
             refused(dispatcher, user_agent, event, &reason, &mut prepared.errors);
             dispatcher.metrics.kafka_produced_errors.inc([&name]);
+            if let Event::Status(status) = event {
+                // It is not stored, so it ends nothing.
+                let id = &status.entity.input.dequeued;
+                prepared.produced.closed_tasks.retain(|task| task.dequeued != *id);
+            }
             continue;
         }
         if !topics.contains_key(&name) {

@@ -12,6 +12,7 @@ use azulite_storage::index::IndexError;
 use bytes::Bytes;
 
 use super::model::Model;
+use super::pause::Ended;
 use super::plugin_key::{Flow, Start, Subscription};
 use super::position::Position;
 use super::topic::TopicRef;
@@ -50,6 +51,34 @@ pub struct ReaderContext {
     pub group_retention_ms: i64,
 }
 
+/// Who opens a reader.
+#[derive(Clone, Debug, Default)]
+pub enum User {
+    /// A passive consumer: pauses are nothing to it.
+    #[default]
+    Passive,
+    /// A task consumer, with the last pause that is over.
+    Task(Option<Arc<Ended>>),
+}
+
+impl User {
+    /// The number of the last pause that a group used by it has taken note of.
+    fn pause(&self) -> Option<i64> {
+        match self {
+            Self::Passive => None,
+            Self::Task(ended) => Some(ended.as_ref().map_or(0, |ended| ended.number())),
+        }
+    }
+
+    /// The pause behind which a group goes on now that has taken note of those up to `seen`.
+    fn concerned(&self, seen: Option<i64>, now_ms: i64) -> Option<Arc<Ended>> {
+        match self {
+            Self::Passive => None,
+            Self::Task(ended) => ended.clone().filter(|ended| ended.concerns(seen, now_ms)),
+        }
+    }
+}
+
 /// One partition of one subscription.
 struct Place {
     partition: Arc<Partition>,
@@ -73,6 +102,10 @@ struct State {
     topics_version: Option<u64>,
     /// When the groups were last looked at.
     opened_ms: i64,
+    /// The last one to open it.
+    user: User,
+    /// The last pause its groups have taken note of; `None` before the first task consumer.
+    pause: Option<i64>,
     closed: bool,
 }
 
@@ -130,6 +163,11 @@ impl Taken {
         Self { reader: reader.clone(), ranges: Vec::new() }
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// Takes over what `other` holds.
     pub fn join(&mut self, mut other: Taken) {
         self.ranges.append(&mut other.ranges);
@@ -161,19 +199,23 @@ impl Reader {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fixes the positions of new groups, durably, and takes in topics made since the last call. Returns the flows that
-    /// have no topic to read.
+    /// Fixes the positions of new groups, durably, and takes in topics made since the last call. Groups of a task consumer
+    /// that a pause concerns go on behind it. Returns the flows that have no topic to read.
     ///
     /// # Errors
     /// See [`ReaderError`].
-    pub fn open(&self, now_ms: i64) -> Result<Vec<Flow>, ReaderError> {
+    pub fn open(&self, now_ms: i64, user: &User) -> Result<Vec<Flow>, ReaderError> {
         let mut state = self.lock();
         let version = self.context.broker.topics_version();
+        let pause_is_news = user.pause().is_some_and(|pause| state.pause.is_none_or(|seen| seen < pause));
+        state.user = user.clone();
         // Also from time to time, so that it is written down that the groups are in use.
-        if state.topics_version != Some(version) || state.opened_ms.saturating_add(USED_EVERY_MS) < now_ms {
+        let long_ago = state.opened_ms.saturating_add(USED_EVERY_MS) < now_ms;
+        if state.topics_version != Some(version) || long_ago || pause_is_news {
             self.look_for_topics(&mut state, now_ms)?;
             state.topics_version = Some(version);
             state.opened_ms = now_ms;
+            state.pause = state.pause.max(user.pause());
         }
         let empty = state.subscriptions.iter().filter(|s| s.places.is_empty());
         Ok(empty.map(|s| s.subscription.flow).collect())
@@ -184,9 +226,15 @@ impl Reader {
         self.lock().topics_version == Some(self.context.broker.topics_version())
     }
 
-    /// Ends it: what is on its way is not acknowledged any more.
+    /// Ends it: what is on its way is not acknowledged any more, nothing more is taken, and whoever waits is woken.
     pub fn close(&self) {
         self.lock().closed = true;
+        self.context.broker.wake(&self.partitions());
+    }
+
+    /// Whether another one has taken its place.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Forgets every position of its groups, durably, before it is opened.
@@ -235,11 +283,12 @@ impl Reader {
         }
         // Live before historic, because historic ends where live began.
         let mut live_starts = BTreeMap::new();
+        let user = state.user.clone();
         for subscription in &mut state.subscriptions {
             let bounded = subscription.subscription.flow == Flow::Historic
                 && self.wanted.iter().any(|wanted| wanted.flow == Flow::Live);
             let ends = bounded.then_some(&live_starts);
-            let starts = self.open_group(subscription, ends, now_ms)?;
+            let starts = self.open_group(subscription, ends, &user, now_ms)?;
             if subscription.subscription.flow == Flow::Live {
                 live_starts = starts;
             }
@@ -252,10 +301,11 @@ impl Reader {
         &self,
         open: &mut SubscriptionState,
         ends: Option<&BTreeMap<String, Vec<Offset>>>,
+        user: &User,
         now_ms: i64,
     ) -> Result<BTreeMap<String, Vec<Offset>>, ReaderError> {
         loop {
-            if let Some(starts) = self.try_open_group(open, ends, now_ms)? {
+            if let Some(starts) = self.try_open_group(open, ends, user, now_ms)? {
                 return Ok(starts);
             }
             // Somebody else wrote positions in between: they count.
@@ -268,6 +318,7 @@ impl Reader {
         &self,
         open: &mut SubscriptionState,
         ends: Option<&BTreeMap<String, Vec<Offset>>>,
+        user: &User,
         now_ms: i64,
     ) -> Result<Option<BTreeMap<String, Vec<Offset>>>, ReaderError> {
         let ReaderContext { broker, topic_prefix, group_retention_ms } = &self.context;
@@ -290,6 +341,16 @@ impl Reader {
         let is_new = stored.is_none();
         let mut record = stored.unwrap_or_default();
         let mut changed = is_new || record.used_ms + USED_EVERY_MS < now_ms;
+        let behind = user.concerned(record.pause, now_ms);
+        if record.pause < user.pause() {
+            record.pause = user.pause();
+            changed = true;
+        }
+        if behind.is_some() {
+            tracing::info!(group, "the group goes on where the last pause of plugins ended");
+            open.places.clear();
+            open.last = None;
+        }
         let committed = log.group_offsets(group)?;
         let mut changes = OffsetChanges::new();
         open.places.retain(|_, place| !place.partition.is_gone());
@@ -302,11 +363,14 @@ impl Reader {
                 let offsets = partition.offsets();
                 // Without a position it is another topic of that name than the one it began with.
                 let began = known.get(index).filter(|_| committed.contains_key(&place));
-                let first = match (began, is_new, start) {
-                    (Some(start), _, _) => *start,
-                    (None, true, Start::Latest) => offsets.high_watermark,
+                let pause_end =
+                    behind.as_ref().map(|ended| ended.end_of(partition.number()).unwrap_or(offsets.log_start));
+                let first = match (began, is_new, pause_end, start) {
+                    (Some(start), ..) => *start,
+                    (None, true, Some(end), _) => end.max(offsets.log_start),
+                    (None, true, None, Start::Latest) => offsets.high_watermark,
                     // A topic made since: all of it is news to the group.
-                    (None, _, Start::Earliest) | (None, false, Start::Latest) => offsets.log_start,
+                    (None, _, _, Start::Earliest) | (None, false, _, Start::Latest) => offsets.log_start,
                 };
                 match starts.get_mut(index) {
                     Some(start) => *start = first,
@@ -315,8 +379,10 @@ impl Reader {
                 if open.places.contains_key(&place) {
                     continue;
                 }
-                let next = committed.get(&place).map_or(first, |c| c.offset);
-                if !committed.contains_key(&place) {
+                let stored = committed.get(&place).map(|committed| committed.offset);
+                let next = stored.unwrap_or(first);
+                let next = pause_end.map_or(next, |end| next.max(end));
+                if stored != Some(next) {
                     changes.push((place.clone(), Some(committed_offset(next, now_ms))));
                 }
                 let end = ends.map(|ends| ends.get(&place.topic).and_then(|o| o.get(index)).copied().unwrap_or(first));
@@ -354,6 +420,9 @@ impl Reader {
         // Given back only after the lock is released.
         let outcome = {
             let mut state = self.lock();
+            if state.closed {
+                return Ok((batch.candidates, batch.taken));
+            }
             self.refresh(&mut state)?;
             let mut subscriptions = state.subscriptions.iter_mut().enumerate();
             subscriptions.try_for_each(|(index, subscription)| self.take_from(index, subscription, &mut batch))

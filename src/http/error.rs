@@ -20,7 +20,7 @@ use crate::admin::records::{AppendRecordsError, ReadRecordsError};
 use crate::admin::reprocess::{BeginError, JobError};
 use crate::admin::{GroupRefusal, TopicRefusal};
 use crate::broker::{AppendError, CreateTopicError, NewTopicError};
-use crate::dispatcher::hub::{GetError, PostError};
+use crate::dispatcher::hub::{GetError, PostError, SimulateError};
 use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
 
 /// Detail of an error without a cause.
@@ -219,6 +219,14 @@ pub(super) fn get(problem: &GetError) -> Response {
         }
         GetError::Stopping => stopping(),
         GetError::Poisoned => poisoned(),
+    }
+}
+
+/// A question to the filters that has no answer.
+pub(super) fn simulate(problem: &SimulateError) -> Response {
+    match problem {
+        SimulateError::Invalid(detail) => plain(StatusCode::UNPROCESSABLE_ENTITY, "Failed to simulate event", detail),
+        SimulateError::Stopping => stopping(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The event routes: publish and fetch. Spec: events.md 1.3 to 1.7.
+//! The event routes: publish, fetch and simulate. Spec: events.md 1.3 to 1.8.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -9,9 +9,9 @@ use warp::reply::Response;
 use super::body::BodyLimits;
 use super::router::{Call, pieces_of, reply, reply_in_pieces};
 use super::server::Delivery;
-use super::url::parse_query;
+use super::url::{first, parse_query};
 use super::{Services, error};
-use crate::dispatcher::hub::{GetAnswer, GetRequest, PostRequest};
+use crate::dispatcher::hub::{GetAnswer, GetRequest, PostRequest, SimulateRequest};
 
 /// `POST /api/v2/event`.
 pub(super) async fn post(services: &Services, call: Call) -> Response {
@@ -20,13 +20,9 @@ pub(super) async fn post(services: &Services, call: Call) -> Response {
         Err(bad) => return error::bad_query(&bad),
     };
     let user_agent = call.user_agent();
-    let limits = BodyLimits {
-        bytes: Some(services.limits.event_body_bytes),
-        pause: services.limits.body_timeout,
-        min_rate: services.limits.body_min_rate,
-    };
+    services.hub.begin_post(&query).await;
     let started = Instant::now();
-    let body = match call.body.collect(limits, &call.budget).await {
+    let body = match call.body.collect(limits(services), &call.budget).await {
         Ok(body) => body,
         Err(problem) => return error::event_body(&problem),
     };
@@ -35,6 +31,31 @@ pub(super) async fn post(services: &Services, call: Call) -> Response {
     match services.hub.post(request).await {
         Ok(answer) => reply(StatusCode::OK, "application/json", answer.body),
         Err(problem) => error::post(&problem),
+    }
+}
+
+fn limits(services: &Services) -> BodyLimits {
+    BodyLimits {
+        bytes: Some(services.limits.event_body_bytes),
+        pause: services.limits.body_timeout,
+        min_rate: services.limits.body_min_rate,
+    }
+}
+
+/// `POST /api/v2/event/simulate`; `extended=true` lists every filter.
+pub(super) async fn simulate(services: &Services, call: Call) -> Response {
+    let query = match parse_query(&call.query) {
+        Ok(query) => query,
+        Err(bad) => return error::bad_query(&bad),
+    };
+    let extended = matches!(first(&query, "extended"), Some("true" | "1"));
+    let body = match call.body.collect(limits(services), &call.budget).await {
+        Ok(body) => body,
+        Err(problem) => return error::event_body(&problem),
+    };
+    match services.hub.simulate(SimulateRequest { body: body.bytes.clone(), extended }).await {
+        Ok(answer) => reply(StatusCode::OK, "application/json", answer),
+        Err(problem) => error::simulate(&problem),
     }
 }
 

@@ -58,6 +58,7 @@ enum Route {
     Ready,
     Metrics,
     PostEvents,
+    Simulate,
     GetEvents { model: String, task: bool },
     Upload { source: String, label: String },
     Download { source: String, label: String, hash: String },
@@ -82,6 +83,7 @@ impl Route {
             ["readyz"] if get => Self::Ready,
             ["metrics"] if get => Self::Metrics,
             ["api", "v2", "event"] if post => Self::PostEvents,
+            ["api", "v2", "event", "simulate"] if post => Self::Simulate,
             ["api", "v2", "event", model, mode @ ("passive" | "active")] if get && !model.is_empty() => {
                 Self::GetEvents { model: model.to_owned(), task: mode == "active" }
             }
@@ -144,6 +146,7 @@ impl Route {
             Self::Ready => "/readyz",
             Self::Metrics => "/metrics",
             Self::PostEvents => "/api/v2/event",
+            Self::Simulate => "/api/v2/event/simulate",
             Self::GetEvents { task: false, .. } => "/api/v2/event/:model/passive",
             Self::GetEvents { task: true, .. } => "/api/v2/event/:model/active",
             Self::Upload { .. } => "/api/v3/stream/:source/:label",
@@ -168,6 +171,7 @@ impl Route {
                 metrics::page(&services.metrics)
             }
             Self::PostEvents => events::post(services, call).await,
+            Self::Simulate => events::simulate(services, call).await,
             Self::GetEvents { model, task } => events::get(services, call, model, task).await,
             Self::Upload { source, label } => streams::upload(services, call, source, label).await,
             Self::Download { source, label, hash } => streams::download(services, call, source, label, &hash).await,

@@ -24,6 +24,8 @@ mod metrics;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod pause;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod reprocess;

@@ -261,6 +261,13 @@ impl Server {
         answer["ok"].as_array().expect("include_ok gives the events").clone()
     }
 
+    /// How many GETs for binary events of the consumer `name` have reached their reader so far.
+    pub(crate) fn fetches_of(&self, name: &str) -> u64 {
+        let page = self.client().get("/metrics").expect_status(200).text();
+        let series = format!("dispatcher_event_fetch_requests_total{{plugin=\"{name}\",entity=\"binary\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
+    }
+
     /// One GET of events, read strictly.
     pub(crate) fn fetch(&self, model_and_kind: &str, query: &str) -> Batch {
         Batch::read(&self.client().get(&format!("/api/v2/event/{model_and_kind}?{query}")))

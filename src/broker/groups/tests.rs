@@ -244,7 +244,7 @@ async fn lists_show_every_kind_of_group_and_filter_them() {
 
 fn put_http_group(world: &World, group: &str, used_ms: i64, offset: i64) {
     let committed = CommittedOffset { offset, leader_epoch: -1, metadata: String::new(), commit_time_ms: 1 };
-    let record = GroupRecord { used_ms, starts: BTreeMap::new() };
+    let record = GroupRecord { used_ms, ..GroupRecord::default() };
     let offsets = vec![(place("t", 0), Some(committed))];
     let changes = GroupChanges { offsets, values: vec![record.put(group)], metadata: None };
     super::offsets::overwrite(&world.broker, group, changes).unwrap();

@@ -315,3 +315,26 @@ fn a_post_without_a_known_model_keeps_the_text() {
     assert_eq!(PostParams::parse(&pairs("model=scrape&model=binary")).model, Err("scrape".to_owned()));
     assert_eq!(PostParams::parse(&[]).model, Err(String::new()));
 }
+
+#[test]
+fn parameters_are_written_as_the_query_that_gives_them_again() {
+    for (model, query) in [
+        (
+            "binary",
+            "name=p&version=1&count=7&deadline=9&r-content=1&r-expedite=1&r-live=1&r-historic=1&debug=1&reset=1",
+        ),
+        ("binary", "r-live=1&r-source=a&r-source=&r-source=b&r-action=mapped&d-action=sourced&d-self=1&avro-format=1"),
+        ("binary", "r-live=1&r-streams=content,text/,image/&r-streams=*&r-under-content-size=9&r-over-content-size=0"),
+        ("status", "r-live=1&max-security=LOW%20MOD1&deployment_key=d&deadline=-4&count=-1"),
+        ("binary", "name=old&ignore-historic=true&f-max-content-size=4&timeout=3&f-data-type=content"),
+    ] {
+        let read = |pairs: &[(String, String)]| GetParams::parse(model, pairs, &LIMITS).unwrap();
+        let pairs: Vec<(String, String)> = query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let params = read(&pairs);
+        assert_eq!(read(&params.to_query()), params, "{query}");
+    }
+}

@@ -39,7 +39,7 @@ fn open(root: &Path) -> World {
     }
     let context = ReaderContext { broker: broker.clone(), topic_prefix: "p".into(), group_retention_ms: 30 * DAY_MS };
     let reader = Arc::new(Reader::new(context, vec![subscription()]));
-    reader.open(clock::now_ms()).unwrap();
+    reader.open(clock::now_ms(), &User::Passive).unwrap();
     let coordinator = Coordinator::start(broker.clone(), Options::default()).unwrap();
     World { broker, store, coordinator, reader }
 }
@@ -121,12 +121,12 @@ async fn a_reader_in_use_writes_down_that_it_is() {
     let later_ms = clock::now_ms() + 31 * DAY_MS;
     let used = || GroupRecord::of(world.broker.log().as_ref(), "g").unwrap().unwrap().used_ms;
     let before_ms = used();
-    world.reader.open(before_ms + 1_000).unwrap();
+    world.reader.open(before_ms + 1_000, &User::Passive).unwrap();
     assert_eq!(used(), before_ms, "at most once an hour");
-    world.reader.open(before_ms + 29 * DAY_MS).unwrap();
+    world.reader.open(before_ms + 29 * DAY_MS, &User::Passive).unwrap();
     assert_eq!(used(), before_ms + 29 * DAY_MS);
     world.take(4).1.delivered();
-    world.reader.open(later_ms).unwrap();
+    world.reader.open(later_ms, &User::Passive).unwrap();
     assert_eq!(world.take(1).0, ["v4"], "its positions are kept");
 }
 
@@ -147,7 +147,7 @@ async fn what_was_on_its_way_means_nothing_to_a_topic_made_again() {
         let appends = vec![Append { partition: topic.partitions[0].clone(), batch: batch.build().unwrap() }];
         world.store.append_wait(Lane(1), appends).unwrap();
     }
-    world.reader.open(clock::now_ms()).unwrap();
+    world.reader.open(clock::now_ms(), &User::Passive).unwrap();
     let (values, open) = world.take(6);
     assert_eq!(values, ["w0", "w1", "w2", "w3", "w4", "w5"]);
     delivered.delivered();

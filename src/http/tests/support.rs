@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::dispatcher::hub::{
-    Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest,
+    Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest, SimulateError,
+    SimulateRequest,
 };
 use crate::http::{Drained, Options, Readiness, RouteLimits, Server, Services, Subsystem};
 use crate::metrics::Metrics;
@@ -67,6 +68,14 @@ impl Drop for CountCancelled<'_> {
 }
 
 impl Hub for TestHub {
+    fn begin_post(&self, _query: &[(String, String)]) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn simulate(&self, request: SimulateRequest) -> BoxFuture<'_, Result<bytes::Bytes, SimulateError>> {
+        std::future::ready(Ok(request.body)).boxed()
+    }
+
     fn post(&self, request: PostRequest) -> BoxFuture<'_, Result<PostAnswer, PostError>> {
         async move {
             if let Some(error) = self.post_error.lock().unwrap().clone() {
