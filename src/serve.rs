@@ -108,6 +108,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let started = tokio::task::spawn_blocking(start).await;
     let started = started.map_err(start_error("the dispatcher cannot be started"))?;
     let dispatcher = Arc::new(started.map_err(start_error("the dispatcher cannot be started"))?);
+    let admin = admin.with_dispatcher(dispatcher.clone());
     let loaded = loading.await.map_err(start_error("the identification rules cannot be loaded"))?;
     let identifier = loaded.map_err(start_error("the identification rules cannot be loaded"))?;
     let api = kafka.as_ref().map(|listener| kafka_api(config, &store, kafka_broker, listener)).transpose()?;

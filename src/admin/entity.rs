@@ -73,6 +73,14 @@ impl Admin {
     /// # Errors
     /// The operating system or the index failed; damage is a finding, not an error.
     pub fn entity_events(&self, sha256: &str, take: &mut dyn FnMut(Finding) -> Flow) -> Result<(), ReadError> {
+        self.about_entity(sha256, &mut |about| match about {
+            About::Event(event, place, offset) => take(found(&event, &place, offset)),
+            About::Damage(damage) => take(Finding::Damage { damage }),
+        })
+    }
+
+    /// [`Admin::entity_events`], as events.
+    pub(super) fn about_entity(&self, sha256: &str, take: &mut dyn FnMut(About) -> Flow) -> Result<(), ReadError> {
         let finder = Finder::new(sha256.as_bytes());
         for topic in self.broker.log().topics() {
             let Some(model) = TopicRef::parse(&self.topic_prefix, &topic.name).and_then(TopicRef::model) else {
@@ -83,13 +91,13 @@ impl Admin {
                 let mut step = |step| match step {
                     // Hashes are text inside Avro: most records are passed over without decoding them.
                     Step::Record(Record { offset, value: Some(value), .. }) if finder.find(&value).is_some() => {
-                        match found(model, &value, sha256, place, offset) {
-                            Some(finding) => take(finding),
+                        match about(model, &value, sha256, place, offset) {
+                            Some(about) => take(about),
                             None => Flow::Continue(()),
                         }
                     }
                     Step::Record(_) => Flow::Continue(()),
-                    Step::Damage(damage) => take(Finding::Damage { damage }),
+                    Step::Damage(damage) => take(About::Damage(damage)),
                 };
                 if scan_partition(self.broker.log().as_ref(), partition, &mut step)?.is_break() {
                     return Ok(());
@@ -100,24 +108,37 @@ impl Admin {
     }
 }
 
-/// The finding that a record makes which holds the hash somewhere.
-fn found(model: Model, value: &[u8], sha256: &str, place: &TopicPartition, offset: Offset) -> Option<Finding> {
-    let damaged =
-        |reason: String| Some(Finding::Damage { damage: DamagedRange::new(place, offset..offset + 1, reason) });
-    let event = match model::decode_avro(model, value) {
-        Ok(event) => event,
-        Err(error) => return damaged(format!("the record is no {model} event: {error}")),
-    };
-    if !is_about(&event, sha256) {
-        return None;
+/// One thing a scan for an entity came upon.
+pub(super) enum About {
+    /// An event about it, and where it lies.
+    Event(Box<Event>, TopicPartition, Offset),
+    /// Offsets that cannot be read.
+    Damage(DamagedRange),
+}
+
+fn damaged(place: &TopicPartition, offset: Offset, reason: String) -> DamagedRange {
+    DamagedRange::new(place, offset..offset + 1, reason)
+}
+
+/// What a record that holds the hash somewhere is to the entity, if anything.
+fn about(model: Model, value: &[u8], sha256: &str, place: &TopicPartition, offset: Offset) -> Option<About> {
+    match model::decode_avro(model, value) {
+        Ok(event) => is_about(&event, sha256).then(|| About::Event(Box::new(event), place.clone(), offset)),
+        Err(error) => Some(About::Damage(damaged(place, offset, format!("the record is no {model} event: {error}")))),
     }
-    let text = String::from_utf8(model::to_json(&event)).map_err(|error| error.to_string());
+}
+
+fn found(event: &Event, place: &TopicPartition, offset: Offset) -> Finding {
+    let text = String::from_utf8(model::to_json(event)).map_err(|error| error.to_string());
     match text.and_then(|text| RawValue::from_string(text).map_err(|error| error.to_string())) {
         Ok(event) => {
             let TopicPartition { topic, partition } = place.clone();
-            Some(Finding::Event(FoundEvent { topic, partition, offset, event }))
+            Finding::Event(FoundEvent { topic, partition, offset, event })
         }
-        Err(error) => damaged(format!("the event cannot be written as JSON: {error}")),
+        Err(error) => {
+            let reason = format!("the event cannot be written as JSON: {error}");
+            Finding::Damage { damage: damaged(place, offset, reason) }
+        }
     }
 }
 

@@ -6,8 +6,11 @@
 //! Everything here blocks on the disk.
 
 mod announced;
+mod consumers;
 mod entity;
+mod explain;
 mod groups;
+mod open_tasks;
 pub mod records;
 pub mod reprocess;
 mod scan;
@@ -24,12 +27,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::groups::Coordinator;
 use crate::broker::{Broker, Partition, ReadError, Topic};
+use crate::dispatcher::Dispatcher;
 use crate::metrics::Metrics;
 use crate::streams::{BlobReader, BlobStore, StoreError};
 
 pub use announced::{Announcement, identity};
+pub use consumers::{ConsumerList, ConsumerView, DeploymentList, DeploymentView};
 pub use entity::{Finding, FoundEvent};
+pub use explain::{ExplainedConsumer, ExplainedEvent, Explanation, Fate, FilteredBy, Place, Standing};
 pub use groups::{DeletedGroup, GroupRefusal, GroupReset, MovedPosition, ResetGroup};
+pub use open_tasks::TaskView;
 pub use scan::{DamagedRange, Flow};
 pub use topics::{AlterTopic, CreateTopic, TopicRefusal};
 
@@ -43,6 +50,8 @@ pub struct Admin {
     coordinator: Option<Coordinator>,
     /// Chooses the partition of the next records without a key.
     next_partition: Arc<AtomicUsize>,
+    /// What serves events, where something does.
+    dispatcher: Option<Arc<Dispatcher>>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -163,7 +172,7 @@ impl Admin {
     /// Over an open store whose event topics begin with `azul.<topic_prefix>.`.
     #[must_use]
     pub fn new(broker: Broker, blobs: Arc<dyn BlobStore>, topic_prefix: String) -> Self {
-        Self { broker, blobs, topic_prefix, coordinator: None, next_partition: Arc::default() }
+        Self { broker, blobs, topic_prefix, coordinator: None, next_partition: Arc::default(), dispatcher: None }
     }
 
     /// With the coordinator of the groups that have members.
@@ -213,11 +222,7 @@ impl Admin {
     /// The index failed.
     pub fn groups(&self) -> Result<GroupList, ReadError> {
         let names = self.broker.log().groups().map_err(|error: IndexError| ReadError::from(error))?;
-        let summary = |name: String| {
-            let positions = self.broker.group_lag(&name)?;
-            let lag = positions.values().filter_map(|position| position.lag).sum();
-            Ok(GroupSummary { name, partitions: positions.len(), lag })
-        };
+        let summary = |name: String| self.group_summary(name);
         Ok(GroupList { groups: names.into_iter().map(summary).collect::<Result<_, ReadError>>()? })
     }
 

@@ -117,6 +117,19 @@ pub enum Command {
     Reprocess(Reprocess),
     /// Look at events
     Events(Events),
+    /// Say why a plugin did or did not get an entity
+    #[command(
+        after_help = "For every stored event about the entity: which groups of the plugin read its topic and where they \
+        stand, and the filter, value and limit that drop it. Only consumers that asked in the last 24 hours are known by \
+        what they ask for."
+    )]
+    Explain(Explain),
+    /// List the tasks that plugins have taken and not finished
+    #[command(
+        after_help = "A running server ends tasks by itself whose plugin was not heard of for events.lost_tasks_after: it \
+        publishes an error-network status in the plugin's name."
+    )]
+    LostTasks(LostTasks),
     /// Print or check the configuration
     Config(ConfigArgs),
     /// Bring the store to the format that this version opens
@@ -417,6 +430,28 @@ pub enum EventsCommand {
         #[arg(value_name = "SHA256", value_parser = sha256)]
         sha256: String,
     },
+}
+
+/// `explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Hash of the entity, 64 hexadecimal digits
+    #[arg(value_name = "SHA256", value_parser = sha256)]
+    pub sha256: String,
+    /// Name of the plugin, as it asks for events
+    #[arg(long, value_name = "NAME")]
+    pub plugin: String,
+}
+
+/// `lost-tasks`
+#[derive(Debug, Args)]
+pub struct LostTasks {
+    /// Only tasks of the plugin of this name
+    #[arg(long, value_name = "NAME")]
+    pub plugin: Option<String>,
+    /// End them all now, as if they were lost
+    #[arg(long)]
+    pub release: bool,
 }
 
 /// `config`

@@ -8,11 +8,13 @@ pub mod config;
 mod consume;
 mod events;
 pub mod exit;
+mod explain;
 mod filetype;
 mod get;
 mod groups;
 mod ingest;
 mod interrupt;
+mod lost_tasks;
 mod migrate;
 mod output;
 mod produce;
@@ -61,6 +63,8 @@ pub fn main() -> Exit {
         Command::Consume(args) => with_config(&cli, |loaded| consume::run(&cli.global, &loaded.config, args)),
         Command::Reprocess(args) => with_config(&cli, |loaded| reprocess::run(&cli.global, &loaded.config, args)),
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
+        Command::Explain(args) => with_config(&cli, |loaded| explain::run(&cli.global, &loaded.config, args)),
+        Command::LostTasks(args) => with_config(&cli, |loaded| lost_tasks::run(&cli.global, &loaded.config, args)),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }
 }

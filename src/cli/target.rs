@@ -16,8 +16,10 @@ use super::output::Refusal;
 use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::serve::{fixed_config, store_options};
-use crate::streams::EmbeddedBlobs;
+use crate::dispatcher::{self, Dispatcher};
+use crate::metrics::Metrics;
+use crate::serve::{dispatcher_options, fixed_config, store_options};
+use crate::streams::{Copier, EmbeddedBlobs};
 
 /// Where a command works.
 #[derive(Debug)]
@@ -45,6 +47,22 @@ impl Drop for Opened {
 }
 
 impl Opened {
+    /// The rules of events over it, as a server would follow them. Makes topics that the configuration names and that are
+    /// missing.
+    ///
+    /// # Errors
+    /// Exit code 2 when the configuration does not fit, else 1.
+    pub(super) fn dispatcher(&self, config: &Config) -> Result<Arc<Dispatcher>, Refusal> {
+        let options = dispatcher_options(config).map_err(|error| Refusal::usage(error.to_string()))?;
+        // Nothing is handed out, so nothing is saved.
+        let options = dispatcher::Options { caches: dispatcher::caches::Options::default(), ..options };
+        let metrics = Arc::new(Metrics::new());
+        let copier = Arc::new(Copier::new(self.admin.blobs().clone(), metrics.clone()));
+        let dispatcher = Dispatcher::start(options, self.broker.clone(), metrics, copier);
+        let dispatcher = dispatcher.map_err(|error| Refusal::failed(format!("the store cannot be read: {error}")))?;
+        Ok(Arc::new(dispatcher))
+    }
+
     /// Why the store stopped itself, if it did.
     pub(super) fn fatal(&self) -> Option<String> {
         self.store.fatal()

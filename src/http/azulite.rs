@@ -1,4 +1,4 @@
-//! `/api/azulite/v1/...`: topics with their records, groups, entities and blobs by hash. Spec: cli.md 4.
+//! `/api/azulite/v1/...`: topics with their records, groups, consumers, entities and blobs by hash. Spec: cli.md 4.
 //!
 //! Short answers are one JSON object. Scans of the log are streamed, one JSON object per line, while the log is read:
 //! memory is bounded whatever the log holds, and a client that goes away ends the scan.
@@ -16,11 +16,11 @@ use warp::reply::Response;
 
 use super::router::{Call, reply, reply_in_pieces, reply_in_pieces_of_unknown_length};
 use super::url::{first, parse_query};
-use super::{Services, error, records};
+use super::{Services, error, records, tasks};
 use crate::admin::{Admin, Flow, read_blob, write_line};
 use crate::broker::ReadError;
 
-const LINES: &str = "application/x-ndjson";
+pub(super) const LINES: &str = "application/x-ndjson";
 /// Bytes gathered before they are sent.
 const PIECE_BYTES: usize = 64 << 10;
 /// Pieces between the thread that reads and the connection that sends.
@@ -39,6 +39,10 @@ pub(super) enum Resource {
     EntityEvents { sha256: String },
     Announced { source: String },
     Blob { sha256: String },
+    Consumers,
+    Deployments,
+    Tasks,
+    Explain { sha256: String },
 }
 
 impl Resource {
@@ -53,6 +57,10 @@ impl Resource {
             ["groups", name] if !name.is_empty() => Self::Group { name: text(name) },
             ["entities", sha256, "events"] if !sha256.is_empty() => Self::EntityEvents { sha256: text(sha256) },
             ["sources", source, "announced"] if !source.is_empty() => Self::Announced { source: text(source) },
+            ["consumers"] => Self::Consumers,
+            ["deployments"] => Self::Deployments,
+            ["tasks"] => Self::Tasks,
+            ["explain", sha256] if !sha256.is_empty() => Self::Explain { sha256: text(sha256) },
             ["blobs", sha256] if !sha256.is_empty() => Self::Blob { sha256: text(sha256) },
             _ => return None,
         })
@@ -69,6 +77,10 @@ impl Resource {
             Self::EntityEvents { .. } => "/api/azulite/v1/entities/:sha256/events",
             Self::Announced { .. } => "/api/azulite/v1/sources/:source/announced",
             Self::Blob { .. } => "/api/azulite/v1/blobs/:sha256",
+            Self::Consumers => "/api/azulite/v1/consumers",
+            Self::Deployments => "/api/azulite/v1/deployments",
+            Self::Tasks => "/api/azulite/v1/tasks",
+            Self::Explain { .. } => "/api/azulite/v1/explain/:sha256",
         }
     }
 
@@ -97,6 +109,10 @@ impl Resource {
             Self::EntityEvents { sha256 } => entity_events(admin, sha256).await,
             Self::Announced { source } => announced(admin, source, &query).await,
             Self::Blob { sha256 } => blob(admin, &sha256).await,
+            Self::Consumers => read(move || admin.consumers()).await,
+            Self::Deployments => read(move || admin.deployments()).await,
+            Self::Tasks => tasks::list(admin, &query).await,
+            Self::Explain { sha256 } => explain(admin, &sha256, &query).await,
         }
     }
 }
@@ -106,6 +122,30 @@ pub(super) fn json(value: &impl Serialize) -> Response {
         Ok(body) => reply(StatusCode::OK, "application/json", body),
         Err(problem) => error::internal("Marshalling Failed", &problem.to_string()),
     }
+}
+
+/// Something that is read from the disk, as JSON.
+async fn read<T: Serialize + Send + 'static>(work: impl FnOnce() -> Result<T, ReadError> + Send + 'static) -> Response {
+    match blocking(work).await {
+        Ok(value) => json(&value),
+        Err(problem) => error::scan(&problem),
+    }
+}
+
+async fn explain(admin: Arc<Admin>, sha256: &str, query: &str) -> Response {
+    let Some(hash) = Sha256::parse(sha256) else { return error::no_hash(sha256) };
+    let query = match parse_query(query) {
+        Ok(query) => query,
+        Err(bad) => return error::bad_query(&bad),
+    };
+    let Some(plugin) = first(&query, "plugin").map(str::to_owned) else { return error::parameter_needed("plugin") };
+    let Some(dispatcher) = admin.dispatcher().cloned() else { return error::no_such_page() };
+    let Ok(turn) = SCANS.try_acquire() else { return error::too_many_scans() };
+    read(move || {
+        let _turn = turn;
+        admin.explain(&dispatcher, &hash.to_string(), &plugin)
+    })
+    .await
 }
 
 /// Runs something that reads the disk.

@@ -3,19 +3,40 @@
 use http::StatusCode;
 use warp::reply::Response;
 
+use super::Services;
 use super::router::reply;
-use crate::metrics::Metrics;
+use crate::admin::GroupSummary;
 
-/// Prints every metric.
-pub(super) fn page(metrics: &Metrics) -> Response {
+/// Prints every metric, with the backlog of every group as it is now.
+pub(super) async fn page(services: &Services) -> Response {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode_registry(&mut text, metrics.registry()) {
-        Ok(()) => reply(StatusCode::OK, "text/plain; version=0.0.4", as_version_0_0_4(&text)),
-        Err(error) => {
-            tracing::error!(%error, "the metrics could not be printed");
-            super::error::internal("metrics cannot be printed", &error.to_string())
+    if let Err(error) = prometheus_client::encoding::text::encode_registry(&mut text, services.metrics.registry()) {
+        tracing::error!(%error, "the metrics could not be printed");
+        return super::error::internal("metrics cannot be printed", &error.to_string());
+    }
+    let mut page = as_version_0_0_4(&text);
+    if let Some(admin) = services.admin.clone() {
+        match tokio::task::spawn_blocking(move || admin.backlog()).await {
+            Ok(Ok(groups)) => page.push_str(&backlog(&groups)),
+            Ok(Err(error)) => tracing::error!(%error, "the backlog of groups could not be read"),
+            Err(stopped) => tracing::error!(%stopped, "the backlog of groups could not be read"),
         }
     }
+    reply(StatusCode::OK, "text/plain; version=0.0.4", page)
+}
+
+/// Groups come and go, so that their series are made for each page; their number is bounded by whoever lists them.
+fn backlog(groups: &[GroupSummary]) -> String {
+    let mut page = String::new();
+    if !groups.is_empty() {
+        page.push_str("# HELP azulite_consumer_lag Events between the position of a group and the end.\n");
+        page.push_str("# TYPE azulite_consumer_lag gauge\n");
+    }
+    for GroupSummary { name, lag, .. } in groups {
+        let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        page.push_str(&format!("azulite_consumer_lag{{group=\"{name}\"}} {lag}\n"));
+    }
+    page
 }
 
 /// The library writes OpenMetrics; the older format has no type `unknown`, which our counters carry so that their names
@@ -34,7 +55,18 @@ fn as_version_0_0_4(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
     use std::time::Duration;
+
+    #[test]
+    fn group_names_cannot_break_a_line() {
+        let group = |name: &str, lag| GroupSummary { name: name.to_owned(), partitions: 1, lag };
+        let page = backlog(&[group("t1-azul-p", 3), group("a\"b\\c\nd", 0)]);
+        let lines: Vec<&str> = page.lines().skip(2).collect();
+        let wanted = [r#"azulite_consumer_lag{group="t1-azul-p"} 3"#, r#"azulite_consumer_lag{group="a\"b\\c\nd"} 0"#];
+        assert_eq!(lines, wanted);
+        assert_eq!(backlog(&[]), "");
+    }
 
     #[test]
     fn names_are_exposed_exactly_as_dashboards_ask_for_them() {

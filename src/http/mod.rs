@@ -17,6 +17,7 @@ mod root;
 mod router;
 mod server;
 mod streams;
+mod tasks;
 mod topics;
 mod url;
 

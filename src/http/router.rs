@@ -21,7 +21,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, groups, metrics, records, reprocess, root, streams, topics};
+use super::{Services, azulite, error, events, groups, metrics, records, reprocess, root, streams, tasks, topics};
 use crate::log_files::{LogFiles, RequestLine};
 
 /// The largest answer that is shown in a log file.
@@ -70,6 +70,7 @@ enum Route {
     Groups(groups::Change),
     AppendRecords { topic: String },
     Reprocess(reprocess::Reprocess),
+    ReleaseTasks,
 }
 
 impl Route {
@@ -102,6 +103,7 @@ impl Route {
             ["api", "azulite", "v1", "topics", topic, "records"] if post && !topic.is_empty() => {
                 Self::AppendRecords { topic: topic.to_owned() }
             }
+            ["api", "azulite", "v1", "tasks", "release"] if post => Self::ReleaseTasks,
             ["api", "azulite", "v1", "topics"] if post => Self::Topics(topics::Change::Create),
             ["api", "azulite", "v1", "topics", name] if !name.is_empty() => {
                 let name = name.to_owned();
@@ -155,6 +157,7 @@ impl Route {
             Self::Azulite(resource) => resource.template(),
             Self::Topics(change) => change.template(),
             Self::Groups(change) => change.template(),
+            Self::ReleaseTasks => "/api/azulite/v1/tasks/release",
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
             Self::Reprocess(_) => "/api/azulite/v1/reprocess",
         }
@@ -168,7 +171,7 @@ impl Route {
             Self::Metrics if !services.limits.metrics => error::no_such_page(),
             Self::Metrics => {
                 services.admin.iter().for_each(|admin| admin.measure(&services.metrics));
-                metrics::page(&services.metrics)
+                metrics::page(services).await
             }
             Self::PostEvents => events::post(services, call).await,
             Self::Simulate => events::simulate(services, call).await,
@@ -181,6 +184,7 @@ impl Route {
             Self::Azulite(resource) => resource.answer(services, call).await,
             Self::Topics(change) => change.answer(services, call).await,
             Self::Groups(change) => change.answer(services, call).await,
+            Self::ReleaseTasks => tasks::release(services, call).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
             Self::Reprocess(asked) => asked.answer(services, call).await,
         }

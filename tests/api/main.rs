@@ -28,6 +28,8 @@ mod pause;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod reprocess;
 #[cfg(test)]
 mod restart;

@@ -11,6 +11,7 @@ pub mod previously_deleted;
 pub mod security;
 pub mod too_deep;
 pub mod unreadable;
+mod why;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use super::params::GetParams;
 use super::purge::{PurgeKind, PurgeOrders};
 use super::sources::Sources;
 use crate::metrics::Metrics;
+pub use why::why;
 
 /// A reason to drop an event, with the stage that found it; its text is a key of `info.filters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
