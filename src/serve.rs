@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
-use crate::admin::reprocess::{self, Jobs};
+use crate::admin::reprocess::{self, Hold, Jobs};
 use crate::broker::Broker;
 use crate::broker::groups::{self, Coordinator};
 use crate::broker::topic_config::ConfigMap;
@@ -116,6 +116,9 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
         Some(api) => admin.with_coordinator(api.coordinator().clone()),
         None => admin,
     };
+    let pausing = dispatcher.clone();
+    let hold: Hold = Arc::new(move || pausing.pause_plugins());
+    let reprocess_options = reprocess::Options { hold: Some(hold), ..reprocess_options };
     let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
     let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
     let services = Arc::new(Services { reprocess: Some(jobs.clone()), log_files: log_files.clone(), ..services });

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azulite_storage::clock::now_ms;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Global, Reprocess};
@@ -13,8 +14,9 @@ use super::interrupt::Interrupt;
 use super::output::{self, Refusal, Table, complain, printable};
 use super::target::{Opened, Target};
 use super::topics::no_such_api;
-use crate::admin::reprocess::{BeginError, Profile, Progress, Request, Run, Stage};
+use crate::admin::reprocess::{self, BeginError, Hold, Profile, Progress, Request, Run, Stage};
 use crate::config::Config;
+use crate::dispatcher::pause::Pause;
 use crate::dispatcher::prepare_topics;
 use crate::metrics::Metrics;
 use crate::serve::{dispatcher_options, reprocess_options};
@@ -114,9 +116,17 @@ fn through_server(client: &Client, request: &Request, watch: &Watch) -> Result<P
     Ok(progress)
 }
 
+/// Plugins that come when a server runs again leave the copies out.
+fn hold(config: &Config, opened: &Opened) -> Result<Hold, Refusal> {
+    let (log, prefix) = (opened.broker.log().clone(), config.events.topic_prefix.clone());
+    let pause = Pause::load(log.as_ref(), &prefix, now_ms());
+    let pause = pause.map_err(|error| Refusal::failed(format!("the store cannot be read: {error}")))?;
+    Ok(Arc::new(move || pause.request(log.as_ref(), &prefix, now_ms())))
+}
+
 fn on_store(config: &Config, opened: &Opened, request: Request, watch: &Watch) -> Result<Progress, Refusal> {
     let options = dispatcher_options(config).map_err(|error| Refusal::usage(error.to_string()))?;
-    let reprocess = reprocess_options(&options);
+    let reprocess = reprocess::Options { hold: Some(hold(config, opened)?), ..reprocess_options(&options) };
     let metrics = Arc::new(Metrics::new());
     let dry_run = request.dry_run;
     let run = Run::begin(opened.broker.clone(), metrics, reprocess, request);

@@ -103,3 +103,19 @@ fn runs_without_sense_are_refused() {
     server.stop();
     server.cli(["reprocess", "--sources", "--previous-prefix", "t1"]).expect_code(2);
 }
+
+#[test]
+fn plugins_are_paused_by_copying_with_and_without_a_server() {
+    for running in [true, false] {
+        let mut server = moved();
+        if running {
+            server.launch();
+        }
+        server.cli(FLAGS).expect_code(0);
+        if !running {
+            server.launch();
+        }
+        let batch = server.fetch("binary/active", "name=p&version=1&count=1&deadline=5&r-historic=true");
+        assert_eq!((&batch.info["paused"], batch.events.len()), (&json!(true), 0), "server: {running}");
+    }
+}

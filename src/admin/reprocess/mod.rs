@@ -88,7 +88,7 @@ pub struct Options {
     pub plan: TopicPlan,
     /// Largest event in bytes, Avro.
     pub message_max_bytes: usize,
-    /// Keeps plugins from taking the copies for new work; `None` where no plugin can ask.
+    /// Keeps plugins from taking the copies for new work, if anything does.
     pub hold: Option<Hold>,
 }
 
