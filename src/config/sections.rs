@@ -191,7 +191,7 @@ impl Default for Storage {
             retention_check_interval: Duration::from_secs(300),
             clean_interval: Duration::from_secs(20),
             clean_bytes_per_second: 32 * MI,
-            cache_bytes: 64 * MI,
+            cache_bytes: 32 * MI,
             reserve: Reserve { bytes: Some(GI), percent: Some(5) },
         }
     }
