@@ -373,6 +373,7 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         },
         message_max_bytes: bytes(events.message_max_bytes),
         fetch_max_bytes: bytes(events.max_fetch_bytes),
+        fetch_memory: bytes(events.fetch_memory),
         max_waiting: usize::try_from(config.http.max_connections).unwrap_or(usize::MAX),
         group_retention_ms: i64::from(events.consumer_group_retention_days) * 86_400_000,
         max_readers: 10_000,

@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 38] = [
+const RANGES: [Range; 39] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -103,6 +103,7 @@ const RANGES: [Range; 38] = [
     duration("events.api_default_event_wait", 0, 3_600 * SECOND, |c| ms(c.events.api_default_event_wait)),
     size("events.message_max_bytes", 1, 256 * MI, |c| c.events.message_max_bytes),
     size("events.max_fetch_bytes", MI, 4 * GI, |c| c.events.max_fetch_bytes),
+    size("events.fetch_memory", MI, 64 * GI, |c| c.events.fetch_memory),
     count("events.consumer_group_retention_days", 1, 36_500, |c| c.events.consumer_group_retention_days.into()),
     size("events.dedupe_cache_bytes", 0, 4 * GI, |c| c.events.dedupe_cache_bytes),
     size("events.replay_plugin_cache.size_bytes", 0, 64 * GI, |c| c.events.replay_plugin_cache.size_bytes),
@@ -280,6 +281,8 @@ fn check_sizes(config: &Config, report: &mut Report<'_>) {
     at_most(message, queue, "the largest event must fit into the queue");
     let kafka = &config.kafka;
     let answers = ("kafka.fetch_memory", kafka.fetch_memory);
+    let answered = ("events.fetch_memory", config.events.fetch_memory);
+    at_most(("events.max_fetch_bytes", config.events.max_fetch_bytes), answered, "the largest answer must fit");
     at_most(("kafka.fetch_max_bytes", kafka.fetch_max_bytes), answers, "the largest answer must fit");
 }
 

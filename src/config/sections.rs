@@ -328,6 +328,9 @@ pub struct Events {
     /// Size of one GET answer, about; a larger single event goes alone.
     #[serde(with = "units::size")]
     pub max_fetch_bytes: u64,
+    /// Bytes of all GET answers together that clients have not taken yet.
+    #[serde(with = "units::size")]
+    pub fetch_memory: u64,
     /// A topic that has more partitions than it is to have is told, and does not stop the start.
     pub ignore_topic_mismatch: bool,
     /// Days after which the read position of a plugin that no longer asks is dropped.
@@ -353,7 +356,8 @@ impl Default for Events {
             api_event_fetch_limit: 1_000,
             api_default_event_wait: Duration::from_secs(5),
             message_max_bytes: 3 * MI,
-            max_fetch_bytes: 64 * MI,
+            max_fetch_bytes: 16 * MI,
+            fetch_memory: 64 * MI,
             ignore_topic_mismatch: true,
             consumer_group_retention_days: 30,
             lost_tasks_after: Duration::from_secs(30 * 60),

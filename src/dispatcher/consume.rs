@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Dispatcher;
 use super::answer::{Info, Multipart, events_json};
@@ -31,13 +31,71 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// When another try makes sense after an overload.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Bytes of stored events that one pass takes, about: decoded they are several times as much.
+const PASS_BYTES: usize = 2 << 20;
+/// Room for the answer that a pass begins with; what it does not need comes back at its end.
+const PASS_ROOM: usize = 4 << 20;
+/// How long a request waits until answers that others have not taken yet leave room for its own.
+const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// What room for answers is counted in, bytes.
+const ROOM_UNIT: usize = 1024;
+
 /// What one request has gathered so far.
 struct Gathered {
+    /// The events themselves, where tasks are made of them.
     events: Vec<Event>,
+    /// Each event as it goes out.
     encoded: Vec<Vec<u8>>,
     bytes: usize,
     counts: FilterCounts,
     taken: Taken,
+    /// The place that `bytes` take among all answers; comes back when the answer has left.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// What bounds the memory of all GETs together: how many decode events at once, and the bytes of answers that clients
+/// have not taken yet.
+#[derive(Debug)]
+pub(super) struct Memory {
+    passes: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    total_units: usize,
+}
+
+/// What one pass may use.
+struct Place {
+    _turn: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
+}
+
+impl Memory {
+    /// Room for `bytes` of answers.
+    pub(super) fn new(bytes: usize) -> Self {
+        let total_units = bytes.div_ceil(ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        let passes = std::thread::available_parallelism().map_or(4, |processors| 2 * processors.get());
+        Self { passes: Arc::new(Semaphore::new(passes)), answers: Arc::new(Semaphore::new(total_units)), total_units }
+    }
+
+    /// A turn to decode, and room for what comes of it; `None` after `wait`.
+    async fn place(&self, wait: Duration) -> Option<Place> {
+        let units = u32::try_from(PASS_ROOM.div_ceil(ROOM_UNIT).min(self.total_units)).unwrap_or(u32::MAX);
+        let room = self.answers.clone().acquire_many_owned(units);
+        let room = tokio::time::timeout(wait, room).await.ok()?.ok()?;
+        Some(Place { _turn: self.passes.clone().acquire_owned().await.ok()?, room })
+    }
+
+    /// Makes `room` one for `bytes`, as far as there is more.
+    fn fit(&self, room: &mut OwnedSemaphorePermit, bytes: usize) {
+        let units = bytes.div_ceil(ROOM_UNIT);
+        let has = room.num_permits();
+        if units < has {
+            drop(room.split(has - units));
+        } else if let Ok(more) = u32::try_from(units - has)
+            && let Ok(more) = self.answers.clone().try_acquire_many_owned(more)
+        {
+            room.merge(more);
+        }
+    }
 }
 
 /// Hands out events.
@@ -132,6 +190,11 @@ impl Gather {
         reader.open(now_ms, &User::Task(self.dispatcher.pause.ended()))
     }
 
+    /// Whether what is handed out becomes a task (5.5.8).
+    fn makes_tasks(&self) -> bool {
+        self.task && self.params.model == Model::Binary
+    }
+
     /// Whether it is a task consumer that has to wait for the end of a pause.
     fn is_paused(&self) -> bool {
         self.task && self.dispatcher.is_paused()
@@ -140,13 +203,13 @@ impl Gather {
     /// The answer to a task consumer while plugins are paused (6.4).
     fn paused(&self) -> GetAnswer {
         let info = Info { filters: &FilterCounts::default(), fetched: 0, not_ready: &[], paused: true };
-        let body = if self.params.avro { model::encode_avro_bulk(self.params.model, &[]) } else { events_json(&[]) };
+        let body = if self.params.avro { model::avro_bulk_of(&[]) } else { events_json(&[]) };
         multipart(&info, body, None)
     }
 
     /// Writes down the tasks that are about to be handed out.
     async fn open_tasks(self: Arc<Self>, gathered: Gathered) -> Result<(Gathered, Option<HandedOut>), GetError> {
-        if !self.task || gathered.events.is_empty() || self.params.model != Model::Binary {
+        if !self.makes_tasks() || gathered.events.is_empty() {
             return Ok((gathered, None));
         }
         blocking(move || {
@@ -170,7 +233,7 @@ impl Gather {
         let mut gathered = Gathered::nothing(Taken::nothing(&reader));
         let mut waiter = self.watch(&reader).await?;
         loop {
-            let wanted = self.params.count - gathered.events.len();
+            let wanted = self.params.count - gathered.encoded.len();
             let room = self.dispatcher.options.fetch_max_bytes.saturating_sub(gathered.bytes);
             if wanted == 0 || room == 0 {
                 break;
@@ -184,9 +247,10 @@ impl Gather {
                 gathered.taken = Taken::nothing(&reader);
                 waiter = self.watch(&reader).await?;
             }
+            let Some(place) = self.room(&gathered).await? else { break };
             let (this, source) = (self.clone(), reader.clone());
-            let Some((found, pass)) = blocking(move || this.pass(&source, wanted, room)).await? else {
-                if gathered.events.is_empty() {
+            let Some((found, pass)) = blocking(move || this.pass(&source, wanted, room, place)).await? else {
+                if gathered.encoded.is_empty() {
                     return Ok(None);
                 }
                 break;
@@ -208,6 +272,16 @@ impl Gather {
         }
         self.dispatcher.metrics.consume_duration.observe(["read_from_kafka"], started.elapsed());
         Ok(Some(gathered))
+    }
+
+    /// Room for what the next pass takes; `None` when there is none and the request has something already.
+    async fn room(&self, gathered: &Gathered) -> Result<Option<Place>, GetError> {
+        let nothing_yet = gathered.encoded.is_empty();
+        let wait = if nothing_yet { ROOM_WAIT } else { Duration::ZERO };
+        match self.dispatcher.memory.place(wait).await {
+            None if nothing_yet => Err(GetError::Overloaded { retry_after: RETRY_AFTER }),
+            place => Ok(place),
+        }
     }
 
     /// Something to wait on for every topic there is to read: none is made or deleted unseen between looking for topics
@@ -247,8 +321,9 @@ impl Gather {
         reader: &Arc<Reader>,
         count: usize,
         max_bytes: usize,
+        mut place: Place,
     ) -> Result<Option<(bool, Gathered)>, ReaderError> {
-        let (candidates, taken) = reader.take(count, max_bytes)?;
+        let (candidates, taken) = reader.take(count, max_bytes.min(PASS_BYTES))?;
         // Behind the look at the log: what came with the request for a pause is given back.
         if self.is_paused() {
             return Ok(None);
@@ -258,7 +333,6 @@ impl Gather {
             return Ok(Some((false, gathered)));
         }
         let Dispatcher { metrics, caches, purges, .. } = self.dispatcher.as_ref();
-        let taken_bytes = candidates.iter().map(|candidate| candidate.value.len()).sum();
         let started = Instant::now();
         let mut fetched = self.decode(candidates, &mut gathered.counts);
         metrics.consume_duration.observe(["upgrade_event"], started.elapsed());
@@ -277,7 +351,7 @@ impl Gather {
         drop(asking);
         self.bury(purged, &mut gathered.counts, now_ms);
         gathered.events = fetched.into_iter().map(|(event, _)| event).collect();
-        if self.task && self.params.model == Model::Binary {
+        if self.makes_tasks() {
             self.replay(&mut gathered, now_ms);
             self.raise_dequeued(&mut gathered, now_ms / 1000);
         }
@@ -286,12 +360,14 @@ impl Gather {
         }
         drop(earlier);
         metrics.consume_duration.observe(["run_pipelines"], started.elapsed());
-        if self.params.avro {
-            gathered.bytes = taken_bytes;
-        } else {
-            gathered.encoded = gathered.events.iter().map(model::to_json).collect();
-            gathered.bytes = gathered.encoded.iter().map(Vec::len).sum();
+        let encode = if self.params.avro { model::encode_avro } else { model::to_json };
+        gathered.encoded = gathered.events.iter().map(encode).collect();
+        if !self.makes_tasks() {
+            gathered.events = Vec::new();
         }
+        gathered.bytes = gathered.encoded.iter().map(Vec::len).sum();
+        self.dispatcher.memory.fit(&mut place.room, gathered.bytes);
+        gathered.room = Some(place.room);
         Ok(Some((true, gathered)))
     }
 
@@ -408,10 +484,10 @@ impl Gather {
 
     fn answer(&self, gathered: Gathered, tasks: Option<HandedOut>, not_ready: &[Flow]) -> GetAnswer {
         let started = Instant::now();
-        let Gathered { events, encoded, counts, taken, .. } = gathered;
+        let Gathered { encoded, counts, taken, room, .. } = gathered;
         let metrics = &self.dispatcher.metrics;
         let labels = [self.params.name.as_str(), self.params.model.as_str()];
-        let fetched = events.len();
+        let fetched = encoded.len();
         metrics.events_fetched.add(labels, u64::try_from(fetched).unwrap_or(0));
         metrics.events_filtered.add(labels, counts.total());
         for (key, count) in counts.iter() {
@@ -419,12 +495,16 @@ impl Gather {
         }
         let info = Info { filters: &counts, fetched, not_ready, paused: false };
         let body = match self.params.avro {
-            true => model::encode_avro_bulk(self.params.model, &events),
+            true => model::avro_bulk_of(&encoded),
             false => events_json(&encoded),
         };
         let marks = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
         let (marks, dispatcher) = (marks.into_iter().collect(), self.dispatcher.clone());
-        let answer = multipart(&info, body, Some(DeliveryGuard::new(Positions { taken, tasks, marks, dispatcher })));
+        let answer = multipart(
+            &info,
+            body,
+            Some(DeliveryGuard::new(Positions { taken, tasks, marks, dispatcher, _room: room })),
+        );
         metrics.consume_duration.observe(["metadata"], started.elapsed());
         answer
     }
@@ -437,7 +517,7 @@ fn multipart(info: &Info<'_>, body: Vec<u8>, delivery: Option<DeliveryGuard>) ->
 
 impl Gathered {
     fn nothing(taken: Taken) -> Self {
-        Self { events: Vec::new(), encoded: Vec::new(), bytes: 0, counts: FilterCounts::default(), taken }
+        Self { events: Vec::new(), encoded: Vec::new(), bytes: 0, counts: FilterCounts::default(), taken, room: None }
     }
 
     fn add(&mut self, pass: Gathered) {
@@ -448,6 +528,10 @@ impl Gathered {
             (0..count).for_each(|_| self.counts.add(key));
         }
         self.taken.join(pass.taken);
+        match (&mut self.room, pass.room) {
+            (Some(room), Some(more)) => room.merge(more),
+            (room, more) => *room = room.take().or(more),
+        }
     }
 }
 
@@ -463,11 +547,12 @@ struct Positions {
     tasks: Option<HandedOut>,
     marks: Vec<Mark>,
     dispatcher: Arc<Dispatcher>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Delivery for Positions {
     fn on_delivered(self: Box<Self>) {
-        let Self { taken, tasks, marks, dispatcher } = *self;
+        let Self { taken, tasks, marks, dispatcher, _room } = *self;
         if let Some(duplicates) = &dispatcher.caches.duplicates {
             duplicates.seen(&marks, &dispatcher.metrics);
         }

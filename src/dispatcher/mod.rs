@@ -78,6 +78,8 @@ pub struct Options {
     pub message_max_bytes: usize,
     /// Bytes of events in one GET answer, about; a larger single event goes alone.
     pub fetch_max_bytes: usize,
+    /// Bytes of all GET answers together that clients have not taken yet.
+    pub fetch_memory: usize,
     /// GETs that may wait for events at once.
     pub max_waiting: usize,
     /// An idle group counts as new after this many milliseconds.
@@ -119,6 +121,7 @@ pub struct Dispatcher {
     caches: caches::Caches,
     readers: Readers,
     waiting: tokio::sync::Semaphore,
+    memory: consume::Memory,
     stopping: CancellationToken,
     purges: Follower<PurgeOrders>,
     burial: Arc<Burial>,
@@ -184,6 +187,7 @@ impl Dispatcher {
         };
         let readers = Readers::new(context, options.max_readers);
         let waiting = tokio::sync::Semaphore::new(options.max_waiting);
+        let memory = consume::Memory::new(options.fetch_memory);
         let stopping = CancellationToken::new();
         let system = |model: Model| topic::system_topic(&options.topic_prefix, model.as_str());
         let purges = Follower::new(broker.clone(), system(Model::Delete), metrics.clone());
@@ -200,6 +204,7 @@ impl Dispatcher {
             caches,
             readers,
             waiting,
+            memory,
             stopping,
             purges,
             burial,

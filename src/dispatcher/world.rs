@@ -67,6 +67,7 @@ fn options() -> Options {
         limits: params::Limits { fetch_limit: 1000, default_wait_secs: 0 },
         message_max_bytes: 1 << 20,
         fetch_max_bytes: 1 << 26,
+        fetch_memory: 1 << 26,
         max_waiting: 100,
         group_retention_ms: 30 * 86_400_000,
         max_readers: 100,

@@ -28,13 +28,17 @@ pub fn encode_avro(event: &Event) -> Vec<u8> {
 ///
 /// Events of another model have no place in it and are left out.
 pub fn encode_avro_bulk(model: Model, events: &[Event]) -> Vec<u8> {
-    let fitting = || events.iter().filter(|event| event.model() == model);
-    let mut out = Vec::with_capacity(64 + events.len().saturating_mul(1024));
+    let fitting = events.iter().filter(|event| event.model() == model);
+    avro_bulk_of(&fitting.map(encode_avro).collect::<Vec<_>>())
+}
+
+/// The container of events of one model that [`encode_avro`] has written.
+pub fn avro_bulk_of(encoded: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + encoded.iter().map(Vec::len).sum::<usize>());
     write_long(i64::from(MODEL_VERSION), &mut out);
-    let count = fitting().count();
-    if count > 0 {
-        write_length(count, &mut out);
-        fitting().for_each(|event| write_event(event, &mut out));
+    if !encoded.is_empty() {
+        write_length(encoded.len(), &mut out);
+        encoded.iter().for_each(|event| out.extend_from_slice(event));
     }
     out.push(0);
     out

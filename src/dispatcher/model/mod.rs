@@ -20,7 +20,7 @@ mod valid;
 #[cfg(test)]
 mod tests;
 
-pub use avro::{decode_avro, decode_avro_bulk, encode_avro, encode_avro_bulk};
+pub use avro::{avro_bulk_of, decode_avro, decode_avro_bulk, encode_avro, encode_avro_bulk};
 pub use avro_wire::AvroError;
 pub use body::{BodyError, Element, decode_body_avro, decode_body_json, decode_event_json};
 pub use json_text::{JsonText, MAX_JSON_DEPTH};
