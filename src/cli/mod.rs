@@ -1,5 +1,6 @@
 //! The commands: one file per verb. `main` calls [`main`], which parses, runs and chooses the exit code.
 
+mod arenas;
 pub mod args;
 pub mod bench;
 mod cart;
@@ -54,7 +55,10 @@ pub fn main() -> Exit {
         }
         Command::Bench(bench) => with_config(&cli, |loaded| measure(&cli, &bench.command, loaded)),
         Command::Filetype(args) => filetype::run(&cli.global, args),
-        Command::Serve(_) => with_config(&cli, serve),
+        Command::Serve(_) => {
+            arenas::keep_few();
+            with_config(&cli, serve)
+        }
         Command::Ingest(args) => with_config(&cli, |loaded| ingest::run(&cli.global, &loaded.config, args)),
         Command::Get(args) => with_config(&cli, |loaded| get::run(&loaded.config, args)),
         Command::Topics(args) => with_config(&cli, |loaded| topics::run(&cli.global, &loaded.config, &args.command)),
