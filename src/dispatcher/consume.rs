@@ -79,8 +79,11 @@ impl Memory {
     /// A turn to decode, and room for what comes of it; `None` after `wait`.
     async fn place(&self, wait: Duration) -> Option<Place> {
         let units = u32::try_from(PASS_ROOM.div_ceil(ROOM_UNIT).min(self.total_units)).unwrap_or(u32::MAX);
-        let room = self.answers.clone().acquire_many_owned(units);
-        let room = tokio::time::timeout(wait, room).await.ok()?.ok()?;
+        let room = match self.answers.clone().try_acquire_many_owned(units) {
+            Ok(room) => room,
+            Err(_) if wait.is_zero() => return None,
+            Err(_) => tokio::time::timeout(wait, self.answers.clone().acquire_many_owned(units)).await.ok()?.ok()?,
+        };
         Some(Place { _turn: self.passes.clone().acquire_owned().await.ok()?, room })
     }
 
