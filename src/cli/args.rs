@@ -6,6 +6,7 @@ use super::bench::kafka::{Acks, Codec};
 use crate::admin::records::StartAt;
 use crate::config::{Flags, parse_size};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Kafka-compatible log, blob store and Azul Dispatcher for a malware-analysis workstation, in one process.
@@ -22,6 +23,14 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 something failed (each failure i
      3 store locked by another process, 4 store damaged, 5 stopped after a failed sync or an internal fault";
 
 impl Cli {
+    /// Parses a command line, program name first.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    pub fn of(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(untangled(arguments))
+    }
+
     /// What the command line says about the configuration.
     pub fn flags(&self) -> Flags {
         let mut flags = Flags {
@@ -38,6 +47,28 @@ impl Cli {
         }
         flags
     }
+}
+
+/// `--config` names a file, but behind `topics create` and `topics alter` it configures the topic when its value is K=V.
+/// The parser knows one flag of a name: there it is told apart first.
+fn untangled(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut told_apart = Vec::new();
+    let mut arguments = arguments.peekable();
+    let (mut topics, mut changes) = (false, false);
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str().unwrap_or_default();
+        topics |= text == "topics";
+        changes |= topics && matches!(text, "create" | "alter");
+        let is_pair = |value: &OsString| value.to_str().is_some_and(|value| value.contains('='));
+        let value = text.strip_prefix("--config=").filter(|value| value.contains('='));
+        let place = match value {
+            Some(value) if changes => OsString::from(format!("--topic-config={value}")),
+            None if changes && text == "--config" && arguments.peek().is_some_and(is_pair) => "--topic-config".into(),
+            Some(_) | None => argument,
+        };
+        told_apart.push(place);
+    }
+    told_apart
 }
 
 /// Flags that every command takes, before or after its name.
@@ -269,18 +300,18 @@ pub enum TopicsCommand {
         /// Number of partitions
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=10_000))]
         partitions: i32,
-        /// Configuration in Kafka's names, for example retention.ms=86400000; may be repeated
+        /// Configuration in Kafka's names, for example retention.ms=86400000; may be repeated; --config K=V means the same
         #[arg(long, value_name = "K=V", value_parser = key_value)]
-        config: Vec<(String, String)>,
+        topic_config: Vec<(String, String)>,
     },
     /// Change the configuration of a topic, or give it more partitions
     Alter {
         /// Full name of the topic
         #[arg(value_name = "TOPIC")]
         topic: String,
-        /// Configuration in Kafka's names; may be repeated
+        /// Configuration in Kafka's names; may be repeated; --config K=V means the same
         #[arg(long, value_name = "K=V", value_parser = key_value, required_unless_present_any = ["unset", "partitions"])]
-        config: Vec<(String, String)>,
+        topic_config: Vec<(String, String)>,
         /// Configuration that goes back to its default; may be repeated
         #[arg(long, value_name = "K")]
         unset: Vec<String>,
@@ -661,7 +692,7 @@ mod tests {
     const HASH: &str = "AF1349B9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("azulite").chain(line.split_whitespace()))
+        Cli::of(std::iter::once("azulite").chain(line.split_whitespace()).map(OsString::from))
     }
 
     #[test]
@@ -693,6 +724,31 @@ mod tests {
             assert!(cli.global.json, "{line}");
             assert_eq!(cli.flags().config, Some(PathBuf::from("a.toml")), "{line}");
         }
+    }
+
+    #[test]
+    fn a_topic_is_configured_with_the_flag_that_names_the_file_elsewhere() {
+        for line in [
+            "--config a.toml topics create t --config retention.ms=1 --config=cleanup.policy=compact",
+            "topics create --config retention.ms=1 t --topic-config cleanup.policy=compact --config a.toml",
+            "topics --config=a.toml alter t --config retention.ms=1 --config cleanup.policy=compact",
+        ] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.flags().config, Some(PathBuf::from("a.toml")), "{line}");
+            let Command::Topics(Topics { command }) = &cli.command else { panic!("got {cli:?}") };
+            let (TopicsCommand::Create { topic_config, .. } | TopicsCommand::Alter { topic_config, .. }) = command
+            else {
+                panic!("got {cli:?}")
+            };
+            let pairs = [("retention.ms", "1"), ("cleanup.policy", "compact")];
+            assert_eq!(*topic_config, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())), "{line}");
+        }
+        let cli = parse("topics alter t --unset retention.ms").unwrap();
+        assert_eq!(cli.flags().config, None);
+        let cli = parse("--config a=b.toml topics list").unwrap();
+        assert_eq!(cli.flags().config, Some(PathBuf::from("a=b.toml")));
+        let refused = parse("topics create t --config =1").unwrap_err();
+        assert!(refused.to_string().contains("=1"), "{refused}");
     }
 
     #[test]

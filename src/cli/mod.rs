@@ -26,7 +26,6 @@ mod walk;
 
 use std::io::{self, IsTerminal};
 
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigErrors, Loaded, LogFormat, Logging, variables};
@@ -39,7 +38,7 @@ use exit::Exit;
 
 /// Parses the command line, runs the command, says how the process ends.
 pub fn main() -> Exit {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let code = error.exit_code();

@@ -16,12 +16,12 @@ pub(super) fn run(global: &Global, config: &Config, command: &TopicsCommand) -> 
     output::finish(match command {
         TopicsCommand::List => list(global, config, out),
         TopicsCommand::Describe { topic } => describe(global, config, topic, out),
-        TopicsCommand::Create { topic, partitions, config: pairs } => {
+        TopicsCommand::Create { topic, partitions, topic_config: pairs } => {
             let config_map = pairs.iter().cloned().collect();
             let new = CreateTopic { name: topic.clone(), partitions: *partitions, config: config_map };
             create(config, new).and_then(|topic| changed(global, &topic, "made", out))
         }
-        TopicsCommand::Alter { topic, config: pairs, unset, partitions } => {
+        TopicsCommand::Alter { topic, topic_config: pairs, unset, partitions } => {
             let set = pairs.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
             let changes = set.chain(unset.iter().map(|name| (name.clone(), None))).collect();
             let change = AlterTopic { partitions: *partitions, config: changes };
