@@ -170,11 +170,12 @@ fn each_stage(consumer: &Consumer<'_>, mut run: impl FnMut(Stage<'_>)) {
     stage(security::STAGE, &|event| security::check(clearance.as_ref(), event));
     stage(consumer_rules::STAGE, &|event| consumer_rules::check(params, event));
     run(Stage::Purged(purges));
-    if let Some(duplicates) = duplicates {
-        run(Stage::Check(duplicates::STAGE, &|event| duplicates.check(event)));
-    }
+    // Before the duplicates: what is not handed out must not keep back a readable event of the same key behind it.
     if !params.avro {
         run(Stage::Check(unreadable::STAGE, &unreadable::check));
+    }
+    if let Some(duplicates) = duplicates {
+        run(Stage::Check(duplicates::STAGE, &|event| duplicates.check(event)));
     }
     // ReplayPluginCompletion (5.5.7) and RaiseDequeuedStatus (5.5.8) are the caller's: the one publishes, the other opens
     // the task of an event that passed.

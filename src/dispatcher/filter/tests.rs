@@ -174,3 +174,32 @@ fn every_stage_says_what_it_thinks_of_an_event_and_simulate_asks_two_of_them() {
     assert_eq!(rule.to_string(), "FilterConsumerRules-reject_content_too_large");
     assert_eq!(simulated(&event, &self::params("r-under-content-size=5")), None);
 }
+
+/// Section 5.5.6: only what is handed out makes a later event of its key a duplicate.
+#[test]
+fn an_unreadable_event_does_not_make_a_readable_one_of_its_key_a_duplicate() {
+    let (params, sources) = (params(""), sources());
+    let (purges, labels, metrics) = (PurgeOrders::default(), contract_labels(), Metrics::new());
+    let (seen, gathered) = (duplicates::Duplicates::new(1 << 12), std::collections::HashSet::new());
+    let asking = duplicates::Asking::new(&seen, &metrics, &params, &gathered).unwrap();
+    let consumer = Consumer {
+        params: &params,
+        task: false,
+        sources: &sources,
+        labels: &labels,
+        purges: &purges,
+        now: Timestamp::parse("2026-01-10T00:00:00Z").unwrap(),
+        duplicates: Some(&asking),
+        metrics: &metrics,
+    };
+    let mut unreadable = binary("a", 1);
+    unreadable.entity.info = JsonText::new("7");
+    let mut batch: Vec<Event> =
+        [unreadable, binary("a", 1), binary("a", 1)].map(|event| Event::Binary(Box::new(event))).into();
+    let mut counts = FilterCounts::default();
+    consume(&mut batch, |event| event, &consumer, &mut counts);
+    assert_eq!(batch.iter().map(Event::kafka_key).collect::<Vec<_>>(), ["a"]);
+    let counts: Vec<_> = counts.iter().map(|(key, count)| (key.to_string(), count)).collect();
+    let one = |key: &str| (key.to_owned(), 1);
+    assert_eq!(counts, [one("AzuliteUnreadable-info_not_object"), one("FilterDuplicates-skipped")]);
+}
