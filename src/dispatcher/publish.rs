@@ -95,9 +95,9 @@ async fn follow(dispatcher: &Arc<Dispatcher>) {
 /// Publishes events that the dispatcher makes itself, through every stage. Blocks; for blocking threads.
 ///
 /// # Durability
-/// As [`post`]; also when the stages leave nothing to publish.
+/// As [`post`]; also when they are too old for their source, so that there is nothing to publish.
 /// # Errors
-/// As [`post`].
+/// As [`post`]: what a stage could not use is one.
 pub(super) fn post_own(
     dispatcher: &Dispatcher,
     model: Model,
@@ -106,7 +106,7 @@ pub(super) fn post_own(
 ) -> Result<(), PostError> {
     match run(dispatcher, model, events, Vec::new(), user_agent) {
         Ok(mut prepared) => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared, Vec::new())),
-        Err(PostError::NothingLeft { .. } | PostError::AgedOff) => Ok(()),
+        Err(PostError::AgedOff) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -25,6 +25,7 @@ pub(super) const MINUTE_MS: i64 = 60_000;
 pub(super) struct World {
     pub(super) hub: SharedDispatcher,
     pub(super) clock: Arc<AtomicI64>,
+    options: Options,
     store: Store,
     folder: TempDir,
 }
@@ -80,7 +81,7 @@ fn options() -> Options {
     }
 }
 
-fn open(folder: &TempDir, clock: &Arc<AtomicI64>) -> (Store, SharedDispatcher) {
+fn open(folder: &TempDir, clock: &Arc<AtomicI64>, options: &Options) -> (Store, SharedDispatcher) {
     let storage = azulite_storage::Options {
         segment_bytes: 1 << 20,
         ..azulite_storage::Options::new(folder.path().join("data"))
@@ -89,27 +90,32 @@ fn open(folder: &TempDir, clock: &Arc<AtomicI64>) -> (Store, SharedDispatcher) {
     let (broker, clock) = (Broker::new(Arc::new(store.clone())), clock.clone());
     let clock = Clock::new(move || clock.load(Ordering::SeqCst));
     let dispatcher =
-        Dispatcher::start_at(options(), broker, Arc::new(Metrics::new()), Arc::new(NoStreams), clock).unwrap();
+        Dispatcher::start_at(options.clone(), broker, Arc::new(Metrics::new()), Arc::new(NoStreams), clock).unwrap();
     (store, SharedDispatcher(Arc::new(dispatcher)))
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::with(caches::Options::default())
+    }
+
+    pub(super) fn with(caches: caches::Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicI64::new(START_MS));
-        let (store, hub) = open(&folder, &clock);
-        Self { hub, clock, store, folder }
+        let options = Options { caches, ..options() };
+        let (store, hub) = open(&folder, &clock, &options);
+        Self { hub, clock, options, store, folder }
     }
 
     /// Another process over the same store; what was only in memory is gone.
     pub(super) fn restart(self) -> Self {
-        let Self { hub, clock, store, folder } = self;
+        let Self { hub, clock, options, store, folder } = self;
         hub.0.stop();
         drop(hub);
         store.close();
         drop(store);
-        let (store, hub) = open(&folder, &clock);
-        Self { hub, clock, store, folder }
+        let (store, hub) = open(&folder, &clock, &options);
+        Self { hub, clock, options, store, folder }
     }
 
     pub(super) fn dispatcher(&self) -> &Arc<Dispatcher> {

@@ -1,4 +1,8 @@
+use serde_json::json;
+
+use super::super::caches;
 use super::super::model::{Author, BinaryEntity, Datastream, Source};
+use super::super::world::{self, World};
 use super::*;
 
 const TTL_MS: i64 = 1000;
@@ -147,4 +151,37 @@ fn results_that_do_not_follow_from_their_input_are_not_used() {
         let made = status_for(&remembered, &trigger, String::new(), Timestamp::from_millis(5));
         assert!(matches!(made, Err(NotReplayed::Path)), "{made:?}");
     }
+}
+
+/// A result below an `enriched` event is no valid event: nothing would be published.
+#[tokio::test]
+async fn a_task_whose_remembered_results_cannot_be_used_is_handed_out() {
+    let replay = Options { size_bytes: 1 << 20, ..Options::default() };
+    let world = World::with(caches::Options { replay, ..caches::Options::default() });
+    world.put('a').await;
+    let carver = |action: &str| format!("name=Carver&version=1.2&deadline=0&r-historic=true&r-action={action}");
+    let got = world.get("binary/active", &carver("sourced")).await;
+    let mut completed = world::status(&got.events[0], "completed");
+    let mut child = world::sourced('b');
+    child["action"] = json!("extracted");
+    let found = child["source"]["path"][0].clone();
+    child["source"]["path"] = json!([world::sourced('a')["source"]["path"][0], found]);
+    completed[0]["entity"]["runtime"] = json!(15);
+    completed[0]["entity"]["results"] = json!([child]);
+    world.post("model=status", &completed).await.unwrap();
+
+    let mut enriched = world::sourced('a');
+    enriched["action"] = json!("enriched");
+    enriched["entity"]["datastreams"] = json!([]);
+    let mut node = enriched["source"]["path"][0].clone();
+    node["action"] = json!("enriched");
+    enriched["source"]["path"].as_array_mut().unwrap().push(node);
+    world.post("model=binary", &json!([enriched])).await.unwrap();
+    let got = world.get("binary/active", &carver("enriched")).await;
+    assert_eq!((got.ids().as_str(), &got.info["filtered"]), ("a", &json!(0)), "{got:?}");
+    let mut again = world::sourced('a');
+    again["source"]["references"] = json!({"user": "zoe"});
+    world.post("model=binary", &json!([again])).await.unwrap();
+    let got = world.get("binary/active", &carver("sourced")).await;
+    assert_eq!(got.info["filters"], json!({"ReplayPluginCompletion-cached": 1}), "it was remembered: {got:?}");
 }
