@@ -258,7 +258,7 @@ fn a_run_without_sense_does_not_begin() {
 }
 
 #[test]
-fn plugins_are_told_to_wait_at_the_beginning_and_at_the_end() {
+fn plugins_are_told_to_wait_before_every_partition_and_at_the_end() {
     let bench = Bench::new();
     bench.put(OLD, "k", Some(&binary().0));
     let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -271,7 +271,7 @@ fn plugins_are_told_to_wait_at_the_beginning_and_at_the_end() {
     begin(Request { dry_run: true, ..sources() }).work();
     assert_eq!(told.load(Ordering::Relaxed), 0, "a dry run is of no concern to them");
     begin(sources()).work();
-    assert_eq!(told.load(Ordering::Relaxed), 2);
+    assert_eq!(told.load(Ordering::Relaxed), 3, "the topic has two partitions");
 }
 
 #[test]

@@ -60,11 +60,12 @@ impl Run {
     pub(super) fn copy_all(&self) -> Result<bool, RunError> {
         let request = self.lock().request.clone();
         let parts = self.parts()?;
-        self.hold();
         for (index, topic) in self.topics.iter().enumerate() {
             self.metrics.reprocessor_eof.at([&topic.name]).set(0);
             tracing::info!(topic = %topic.name, "reprocessing");
             for part in parts.iter().filter(|part| part.topic == index) {
+                // Many small ones take long together.
+                self.hold();
                 if !self.copy(&request, part)? {
                     return Ok(false);
                 }
