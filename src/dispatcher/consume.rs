@@ -36,7 +36,7 @@ const PASS_BYTES: usize = 2 << 20;
 /// Room for the answer that a pass begins with; what it does not need comes back at its end.
 const PASS_ROOM: usize = 4 << 20;
 /// How long a request waits until answers that others have not taken yet leave room for its own.
-const ROOM_WAIT: Duration = Duration::from_secs(10);
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// What room for answers is counted in, bytes.
 const ROOM_UNIT: usize = 1024;
 
@@ -60,6 +60,24 @@ pub(super) struct Memory {
     passes: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     total_units: usize,
+    /// How many wait for room.
+    short: watch::Sender<usize>,
+}
+
+/// Counts somebody who waits for room.
+struct Short<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Short<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|waiting| *waiting += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Short<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
 }
 
 /// What one pass may use.
@@ -73,7 +91,12 @@ impl Memory {
     pub(super) fn new(bytes: usize) -> Self {
         let total_units = bytes.div_ceil(ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
         let passes = std::thread::available_parallelism().map_or(4, |processors| 2 * processors.get());
-        Self { passes: Arc::new(Semaphore::new(passes)), answers: Arc::new(Semaphore::new(total_units)), total_units }
+        Self {
+            passes: Arc::new(Semaphore::new(passes)),
+            answers: Arc::new(Semaphore::new(total_units)),
+            total_units,
+            short: watch::Sender::new(0),
+        }
     }
 
     /// A turn to decode, and room for what comes of it; `None` after `wait`.
@@ -82,9 +105,18 @@ impl Memory {
         let room = match self.answers.clone().try_acquire_many_owned(units) {
             Ok(room) => room,
             Err(_) if wait.is_zero() => return None,
-            Err(_) => tokio::time::timeout(wait, self.answers.clone().acquire_many_owned(units)).await.ok()?.ok()?,
+            Err(_) => {
+                let _short = Short::new(&self.short);
+                tokio::time::timeout(wait, self.answers.clone().acquire_many_owned(units)).await.ok()?.ok()?
+            }
         };
         Some(Place { _turn: self.passes.clone().acquire_owned().await.ok()?, room })
+    }
+
+    /// Returns once somebody waits for room.
+    async fn is_short(&self) {
+        // The sender lives as long as this.
+        drop(self.short.subscribe().wait_for(|waiting| *waiting > 0).await);
     }
 
     /// Makes `room` one for `bytes`, as far as there is more.
@@ -126,7 +158,7 @@ pub(super) async fn get(dispatcher: Arc<Dispatcher>, request: GetRequest) -> Res
     let gauge = request.dispatcher.metrics.consume_not_ready.at([&request.params.name, &request.params.version]);
     gauge.set(waiting);
     let Some(gathered) = request.clone().gather(reader, beginnings).await? else { return Ok(request.paused()) };
-    let (gathered, tasks) = request.clone().open_tasks(gathered).await?;
+    let (tasks, gathered) = request.clone().open_tasks(gathered).await?;
     Ok(request.answer(gathered, tasks, &not_ready))
 }
 
@@ -211,15 +243,15 @@ impl Gather {
     }
 
     /// Writes down the tasks that are about to be handed out.
-    async fn open_tasks(self: Arc<Self>, gathered: Gathered) -> Result<(Gathered, Option<HandedOut>), GetError> {
+    async fn open_tasks(self: Arc<Self>, gathered: Gathered) -> Result<(Option<HandedOut>, Gathered), GetError> {
         if !self.makes_tasks() || gathered.events.is_empty() {
-            return Ok((gathered, None));
+            return Ok((None, gathered));
         }
         blocking(move || {
             let now_ms = self.dispatcher.now_ms();
             let tasks = self.dispatcher.open_tasks(&gathered.events, &self.params, now_ms);
             let tasks = tasks.map_err(|error| ReaderError::Commit(CommitOffsetsError::Append(error)))?;
-            Ok((gathered, tasks))
+            Ok((tasks, gathered))
         })
         .await
     }
@@ -266,7 +298,7 @@ impl Gather {
             if no_wait || over {
                 break;
             }
-            if !self.wait(&waiter, &mut beginnings, end).await? {
+            if !self.wait(&waiter, &mut beginnings, end, !gathered.encoded.is_empty()).await? {
                 break;
             }
             if !reader.is_current() {
@@ -300,17 +332,21 @@ impl Gather {
         }
     }
 
-    /// Waits until something may have come, or plugins are paused. False at the deadline and when the process stops.
+    /// Waits until something may have come, or plugins are paused. False at the deadline, when the process stops, and when
+    /// others lack the room that `has_some` events of this request take.
     async fn wait(
         &self,
         waiter: &Waiter,
         beginnings: &mut watch::Receiver<u64>,
         end: Instant,
+        has_some: bool,
     ) -> Result<bool, GetError> {
         let Ok(_place) = self.dispatcher.waiting.try_acquire() else {
-            return Err(GetError::Overloaded { retry_after: RETRY_AFTER });
+            return if has_some { Ok(false) } else { Err(GetError::Overloaded { retry_after: RETRY_AFTER }) };
         };
+        let memory = &self.dispatcher.memory;
         tokio::select! {
+            () = memory.is_short(), if has_some => Ok(false),
             () = waiter.woken() => Ok(true),
             Ok(()) = beginnings.changed(), if self.task => Ok(true),
             () = tokio::time::sleep_until(end.into()) => Ok(false),
@@ -546,8 +582,9 @@ fn whole_seconds(runtime: f64) -> i64 {
 /// Moves the positions once the client has the answer, and remembers that it has; without that the tasks in it never
 /// were.
 struct Positions {
-    taken: Taken,
+    // Before the events are free for others: a task of the same second would have the same id.
     tasks: Option<HandedOut>,
+    taken: Taken,
     marks: Vec<Mark>,
     dispatcher: Arc<Dispatcher>,
     _room: Option<OwnedSemaphorePermit>,
@@ -567,5 +604,45 @@ impl Delivery for Positions {
 
     fn on_lost(self: Box<Self>) {
         drop(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn who_lacks_room_is_noticed_by_those_who_have_some() {
+        let memory = Memory::new(PASS_ROOM);
+        let mut first = memory.place(Duration::ZERO).await.unwrap();
+        assert!(memory.place(Duration::ZERO).await.is_none(), "all of it is taken");
+        let (second, ()) = tokio::join!(memory.place(ROOM_WAIT), async {
+            memory.is_short().await;
+            memory.fit(&mut first.room, 10);
+            drop(first);
+        });
+        assert!(second.is_some());
+        assert!(tokio::time::timeout(SOON, memory.is_short()).await.is_err(), "nobody waits any more");
+    }
+
+    #[tokio::test]
+    async fn room_is_fitted_to_what_came_of_it_and_comes_back() {
+        let memory = Memory::new(2 * PASS_ROOM);
+        let units = || memory.answers.available_permits();
+        let all = units();
+        let mut place = memory.place(Duration::ZERO).await.unwrap();
+        memory.fit(&mut place.room, 3 * ROOM_UNIT);
+        assert_eq!(all - units(), 3);
+        memory.fit(&mut place.room, PASS_ROOM + ROOM_UNIT);
+        assert_eq!(all - units(), PASS_ROOM / ROOM_UNIT + 1);
+        memory.fit(&mut place.room, 3 * PASS_ROOM);
+        assert_eq!(all - units(), PASS_ROOM / ROOM_UNIT + 1, "what does not fit goes without");
+        drop(place);
+        assert_eq!(units(), all);
+        let _held = memory.place(ROOM_WAIT).await.unwrap();
+        let _other = memory.place(ROOM_WAIT).await.unwrap();
+        assert!(memory.place(SOON).await.is_none(), "it is waited for, and not for ever");
     }
 }

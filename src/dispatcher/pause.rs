@@ -199,16 +199,18 @@ impl Pause {
             return;
         }
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = {
-            let mut state = self.lock();
-            // Somebody else was faster, or it was asked for again.
-            let Some(mut record) = state.record.clone().filter(over) else { return };
-            record.ends = Some(ends_of(log, topic_prefix));
-            self.change(&mut state, record.clone());
-            record
-        };
-        tracing::info!("the pause of plugins is over");
+        // Somebody else was faster, or it was asked for again.
+        let Some(before) = self.lock().record.clone().filter(over) else { return };
+        let settled = Record { ends: Some(ends_of(log, topic_prefix)), ..before };
+        // Written before anybody can see it: what is appended from then on lies behind the end, also after a kill.
         self.put(log, &settled);
+        let mut state = self.lock();
+        let same = |record: &Record| over(record) && record.number == settled.number;
+        if state.record.as_ref().is_some_and(same) {
+            self.change(&mut state, settled);
+            tracing::info!("the pause of plugins is over");
+        }
+        drop(state);
         drop(writing);
     }
 
