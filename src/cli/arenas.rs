@@ -4,8 +4,8 @@
 //! more the larger the pieces were. Requests run on whatever blocking thread is free, so each area grows to the size of
 //! the largest. Resident with a thousand plugins that read at once: 330 to 370 MiB as it comes, 210 MiB with four areas,
 //! at the same speed. Two areas would make it 165, but then threads wait for each other's turn; another allocator
-//! (mimalloc 2) took 2 GiB for its threads. The thresholds give large pieces and the ends of areas back: idle 36 MiB
-//! rather than 44, under Kafka producers 170 rather than 210.
+//! (mimalloc 2) took 2 GiB for its threads. The thresholds give large pieces back: under Kafka producers 160 to 190 MiB
+//! rather than 210. At 512 KiB it would be 135, and idle 37 rather than 46, but producers would lose a fifth of their speed.
 
 use std::env;
 use std::os::unix::process::CommandExt as _;
