@@ -188,9 +188,14 @@ impl Tasks {
     fn end(self: &Arc<Self>, log: &dyn LogStore, ids: impl IntoIterator<Item = String>) -> Result<Ending, IndexError> {
         let mut ending = Ending { tasks: self.clone(), ids: BTreeSet::new() };
         for id in ids.into_iter().filter(|id| id.len() <= ID_MAX_BYTES) {
-            // Whoever was first ends it.
-            if log.kv(&key(&id))?.is_some() && self.ending().insert(id.clone()) {
-                ending.ids.insert(id);
+            // Whoever was first ends it. Looked at only then: what another one ended meanwhile is gone from the log by the
+            // time it is no longer noted here.
+            if self.ending().insert(id.clone()) {
+                ending.ids.insert(id.clone());
+                if log.kv(&key(&id))?.is_none() {
+                    ending.ids.remove(&id);
+                    self.ending().remove(&id);
+                }
             }
         }
         Ok(ending)
