@@ -6,13 +6,10 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::azulite::json;
-use super::body::BodyLimits;
 use super::router::Call;
+use super::topics::body;
 use super::{Services, error};
 use crate::admin::reprocess::Jobs;
-
-/// Largest body of a request.
-const BODY_BYTES: u64 = 1 << 20;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +35,9 @@ fn found(progress: Option<impl Serialize>) -> Response {
 }
 
 async fn begin(jobs: Arc<Jobs>, services: &Services, call: Call) -> Response {
-    let limits = BodyLimits {
-        bytes: Some(BODY_BYTES),
-        pause: services.limits.body_timeout,
-        min_rate: services.limits.body_min_rate,
-    };
-    let body = match call.body.collect(limits, &call.budget).await {
-        Ok(body) => body,
-        Err(problem) => return error::event_body(&problem),
-    };
-    match serde_json::from_slice(&body.bytes).map(|request| jobs.begin(request)) {
+    match body(services, call).await.map(|request| jobs.begin(request)) {
         Ok(Ok(progress)) => json(&progress),
         Ok(Err(problem)) => error::reprocess(&problem),
-        Err(problem) => error::bad_json(&problem),
+        Err(refusal) => refusal,
     }
 }
