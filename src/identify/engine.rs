@@ -15,8 +15,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use bincode::config::standard;
-use bincode::serde::{decode_from_slice, encode_to_vec};
+use bincode::serde::{decode_from_slice, encode_into_std_write, encode_to_vec};
 use pure_magic::{Magic, MagicDb, MagicRule};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::LoadError;
@@ -61,9 +62,9 @@ struct Source {
     bytes: Vec<u8>,
     /// Where each rule is in `bytes`.
     rules: Vec<Range<usize>>,
-    named: BTreeMap<String, Vec<u8>>,
+    named: BTreeMap<String, Range<usize>>,
     /// A rule that looks at the end of the file and does little else.
-    sentinel: Vec<u8>,
+    sentinel: usize,
 }
 
 /// What is known of the rules while they are cut.
@@ -82,11 +83,14 @@ struct Named {
 impl Engine {
     /// Loads the built-in rules and cuts them up.
     pub(super) fn load() -> Result<Self, LoadError> {
-        Self::cut(&load()?)
+        // The loaded rules are gone before anything is made that stays, so that their memory goes back in one piece.
+        let rules = serialized(&load()?)?;
+        Self::cut(rules)
     }
 
-    fn cut(db: &MagicDb) -> Result<Self, LoadError> {
-        let (source, shapes) = Source::of(db)?;
+    /// Cuts up a serialized database.
+    fn cut(rules: Vec<u8>) -> Result<Self, LoadError> {
+        let (source, shapes) = Source::of(rules)?;
         let mut builder = Builder::default();
         let (mut always, mut always_groups) = (Group::default(), Vec::new());
         let mut groups: BTreeMap<(BTreeSet<String>, usize), Group> = BTreeMap::new();
@@ -222,62 +226,75 @@ impl Part {
 }
 
 impl Source {
-    fn of(db: &MagicDb) -> Result<(Self, Shapes), LoadError> {
-        let mut source = Self { bytes: Vec::new(), rules: Vec::new(), named: BTreeMap::new(), sentinel: Vec::new() };
-        let mut shapes = Shapes { rules: Vec::with_capacity(db.rules().len()), named: BTreeMap::new() };
-        let mut length = 0;
-        for (number, rule) in db.rules().iter().enumerate() {
-            let shape = Shape::of(rule).map_err(load_error)?;
-            let bytes = encoded(rule)?;
-            length += bytes.len();
-            if source.sentinel.is_empty() && shape.is_sentinel() {
-                source.sentinel = renamed(rule, &bytes, "sentinel")?;
-            }
-            let start = source.bytes.len();
-            source.bytes.extend(renamed(rule, &bytes, &number.to_string())?);
-            source.rules.push(start..source.bytes.len());
-            shapes.rules.push(shape);
+    fn of(bytes: Vec<u8>) -> Result<(Self, Shapes), LoadError> {
+        let ((_, count), mut at): ((usize, usize), usize) =
+            decode_from_slice(&bytes, standard()).map_err(load_error)?;
+        let mut rules = Vec::with_capacity(count.min(bytes.len()));
+        let mut shapes = Shapes { rules: Vec::with_capacity(count.min(bytes.len())), named: BTreeMap::new() };
+        for _ in 0..count {
+            let (rule, range): (MagicRule, _) = next(&bytes, at)?;
+            at = range.end;
+            rules.push(range);
+            shapes.rules.push(Shape::of(&rule).map_err(load_error)?);
         }
-        for (name, named) in named(db, length)? {
-            shapes.named.insert(name.clone(), Shape::of(&named.rule).map_err(load_error)?);
-            source.named.insert(name, encoded(&named)?);
+        let (count, range): (usize, _) = next(&bytes, at)?;
+        at = range.end;
+        let mut named = BTreeMap::new();
+        for _ in 0..count {
+            let (name, range): (String, _) = next(&bytes, at)?;
+            let (rule, range): (Named, _) = next(&bytes, range.end)?;
+            at = range.end;
+            shapes.named.insert(name.clone(), Shape::of(&rule.rule).map_err(load_error)?);
+            named.insert(name, range);
         }
-        if source.sentinel.is_empty() {
-            return Err(LoadError("no rule looks at the end of a file".into()));
+        let (_, range): (usize, _) = next(&bytes, at)?;
+        if range.end != bytes.len() {
+            return Err(LoadError("the rules are not serialized as they used to be".into()));
         }
-        Ok((source, shapes))
+        let sentinel = shapes.rules.iter().position(Shape::is_sentinel);
+        let sentinel = sentinel.ok_or_else(|| LoadError("no rule looks at the end of a file".into()))?;
+        Ok((Self { bytes, rules, named, sentinel }, shapes))
     }
 
     /// A database of these rules, put together in its serialized form.
     fn database(&self, group: &Group) -> Result<MagicDb, LoadError> {
-        let rules = group.rules.iter().filter_map(|number| self.bytes.get(self.rules.get(*number)?.clone()));
-        let rules: Vec<_> = group.indirect.then_some(self.sentinel.as_slice()).into_iter().chain(rules).collect();
-        let mut bytes = encoded((self.rules.len(), rules.len()))?;
-        bytes.extend(rules.concat());
-        bytes.extend(encoded(group.named.len())?);
-        for (name, named) in group.named.iter().filter_map(|name| Some((name, self.named.get(name)?))) {
-            bytes.extend(encoded(name)?);
-            bytes.extend(named);
+        let count = group.rules.len() + usize::from(group.indirect);
+        let mut bytes = encoded((self.rules.len(), count))?;
+        if group.indirect {
+            bytes.extend(self.renamed(self.sentinel, "sentinel")?);
         }
-        bytes.extend(encoded(rules.len())?);
+        for number in &group.rules {
+            bytes.extend(self.renamed(*number, &number.to_string())?);
+        }
+        bytes.extend(encoded(group.named.len())?);
+        for (name, range) in group.named.iter().filter_map(|name| Some((name, self.named.get(name)?))) {
+            bytes.extend(encoded(name)?);
+            bytes.extend(self.bytes.get(range.clone()).unwrap_or_default());
+        }
+        bytes.extend(encoded(count)?);
         let (db, read): (MagicDb, _) = decode_from_slice(&bytes, standard()).map_err(load_error)?;
-        if read != bytes.len() || db.rules().len() != rules.len() {
+        if read != bytes.len() || db.rules().len() != count {
             return Err(LoadError("a part of the rules is not what it was made from".into()));
         }
         Ok(db)
     }
+
+    /// A serialized rule with another name of the file it comes from, which the engine tells of each match.
+    fn renamed(&self, number: usize, name: &str) -> Result<Vec<u8>, LoadError> {
+        let rule = self.rules.get(number).and_then(|range| self.bytes.get(range.clone())).unwrap_or_default();
+        let ((id, _), read): ((usize, Option<String>), usize) =
+            decode_from_slice(rule, standard()).map_err(load_error)?;
+        let mut renamed = encoded((id, Some(name)))?;
+        renamed.extend(rule.get(read..).unwrap_or_default());
+        Ok(renamed)
+    }
 }
 
-/// The named rules of a database whose other rules have `length` bytes, serialized.
-fn named(db: &MagicDb, length: usize) -> Result<BTreeMap<String, Named>, LoadError> {
-    let bytes = encoded(db)?;
-    let ((_, rules), start): ((usize, usize), usize) = decode_from_slice(&bytes, standard()).map_err(load_error)?;
-    let rest = bytes.get(start + length..).unwrap_or_default();
-    let ((named, _), read): ((_, usize), usize) = decode_from_slice(rest, standard()).map_err(load_error)?;
-    if rules != db.rules().len() || read != rest.len() {
-        return Err(LoadError("the rules are not serialized as they used to be".into()));
-    }
-    Ok(named)
+/// What is serialized at `at`, and where it is.
+fn next<T: DeserializeOwned>(bytes: &[u8], at: usize) -> Result<(T, Range<usize>), LoadError> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let (value, read) = decode_from_slice(rest, standard()).map_err(load_error)?;
+    Ok((value, at..at + read))
 }
 
 impl Shapes {
@@ -319,16 +336,13 @@ fn encoded(value: impl Serialize) -> Result<Vec<u8>, LoadError> {
     encode_to_vec(value, standard()).map_err(load_error)
 }
 
-/// A serialized rule with another name of the file it comes from, which the engine tells of each match.
-fn renamed(rule: &MagicRule, bytes: &[u8], name: &str) -> Result<Vec<u8>, LoadError> {
-    let ((id, source), read): ((usize, Option<String>), usize) =
-        decode_from_slice(bytes, standard()).map_err(load_error)?;
-    if source.as_deref() != rule.source() {
-        return Err(LoadError("a rule does not begin with its number and source".into()));
-    }
-    let mut renamed = encoded((id, Some(name)))?;
-    renamed.extend(bytes.get(read..).unwrap_or_default());
-    Ok(renamed)
+/// A database in its serialized form.
+fn serialized(db: &MagicDb) -> Result<Vec<u8>, LoadError> {
+    // Enough for all of it, and large enough for the C library to give it back.
+    let mut bytes = Vec::with_capacity(4 << 20);
+    encode_into_std_write(db, &mut bytes, standard()).map_err(load_error)?;
+    bytes.shrink_to_fit();
+    Ok(bytes)
 }
 
 #[cfg(test)]

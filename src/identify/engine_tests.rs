@@ -72,7 +72,7 @@ fn parts_say_what_the_whole_database_says() {
 
 #[test]
 fn a_rule_that_matches_has_its_gate_open() {
-    let (_, shapes) = Source::of(ENGINE.whole().unwrap()).unwrap();
+    let (_, shapes) = Source::of(serialized(ENGINE.whole().unwrap()).unwrap()).unwrap();
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |below: usize| {
         seed ^= seed << 13;
