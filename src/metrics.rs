@@ -325,6 +325,8 @@ metrics! {
     data_cache_hits: PlainCounter = "dispatcher_data_cache_hits_total", "Hits of the blob cache", counter();
     waiting_readers: PlainGauge = "azulite_waiting_readers", "Requests that wait for something to read", gauge();
     log_read_bytes: PlainCounter = "azulite_log_read_bytes_total", "Bytes of record batches read from the log", counter();
+    blobs_aged_off: Counters<1> = "azulite_blobs_aged_off_total", "Names of blobs that outlived their source's events",
+        counters(["source"], 0);
     identify_fail: Counters<2> = "dispatcher_identify_fail", "Files whose format stayed unknown",
         counters(["mime", "magic"], 2);
     purge_orders: Gauges<1> = "azulite_purge_orders", "What the deletion filter looks for, by kind", gauges(["kind"], 0);

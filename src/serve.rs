@@ -28,7 +28,7 @@ use crate::kafka;
 use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
-use crate::streams::{self, Copier, EmbeddedBlobs, Engine, Streams};
+use crate::streams::{self, AgeOff, Copier, EmbeddedBlobs, Engine, Streams};
 
 /// Why the appliance did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +133,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let stop = CancellationToken::new();
     let saver = tokio::spawn(save_caches(dispatcher.clone()));
     let upkeep = tokio::spawn(dispatcher.clone().upkeep());
+    let aging = aging(config, &store, &metrics).map(|aging| tokio::spawn(age_blobs_off(aging, stop.clone())));
     let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
     let kafka = async {
         match kafka.zip(api) {
@@ -148,6 +149,9 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     watcher.abort();
     saver.abort();
     upkeep.await.map_err(start_error("the upkeep of tasks and consumers did not end"))?;
+    if let Some(aging) = aging {
+        aging.await.map_err(start_error("the ageing of blobs did not end"))?;
+    }
     notify.status("closing the store");
     let last = tokio::task::spawn_blocking(move || {
         jobs.close();
@@ -161,6 +165,30 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
         None => {
             tracing::info!("stopped");
             Ok(())
+        }
+    }
+}
+
+/// How often blobs that outlived their source's events are looked for.
+const AGE_BLOBS_OFF: Duration = Duration::from_secs(3600);
+
+/// What ages blobs off, if that is wanted.
+fn aging(config: &Config, store: &Store, metrics: &Arc<Metrics>) -> Option<AgeOff> {
+    let sources = config.sources.iter();
+    let expiries =
+        sources.filter_map(|(name, source)| Some((name.clone(), source.expire_events_after.milliseconds()?)));
+    config.streams.automatic_ageoff.then(|| AgeOff::new(store.clone(), expiries, metrics.clone()))
+}
+
+async fn age_blobs_off(aging: AgeOff, stop: CancellationToken) {
+    let mut due = tokio::time::interval(AGE_BLOBS_OFF);
+    while stop.run_until_cancelled(due.tick()).await.is_some() {
+        let (aging, stop) = (aging.clone(), stop.clone());
+        match tokio::task::spawn_blocking(move || aging.pass(&stop)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(removed)) => tracing::info!(removed, "blobs that outlived their source's events were removed"),
+            Ok(Err(error)) => tracing::error!(%error, "old blobs could not be removed; the next try is in an hour"),
+            Err(error) => tracing::error!(%error, "old blobs could not be removed; the next try is in an hour"),
         }
     }
 }

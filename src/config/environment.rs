@@ -163,7 +163,7 @@ impl FromEnvironment {
 /// An upstream name, our key, and how its value is written in our terms.
 type Kept = (&'static str, &'static str, fn(&str) -> String);
 
-const KEPT: [Kept; 24] = [
+const KEPT: [Kept; 25] = [
     ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
     ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
     ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
@@ -186,6 +186,7 @@ const KEPT: [Kept; 24] = [
     ("DP__EVENTS__REPLAY_PLUGIN_CACHE__MIN_RUNTIME_SECONDS", "events.replay_plugin_cache.min_runtime", seconds),
     ("DP__LOG_PATH", "logging.path", str::to_owned),
     ("DP__STREAMS__API_ALLOW_DELETE", "streams.api_allow_delete", go_boolean),
+    ("DP__STREAMS__S3__ENABLE_AUTOMATIC_AGEOFF", "streams.automatic_ageoff", go_boolean),
     ("BED__LOG_LEVEL", "logging.level", str::to_ascii_lowercase),
     ("BED__LOG_PRETTY", "logging.format", pretty),
 ];
@@ -228,6 +229,9 @@ fn pretty(value: &str) -> String {
 
 /// Why a variable stops the start: doing without what it asks for would not be noticed.
 fn refusal(upstream: &str, value: &str) -> Option<String> {
+    if upstream == "DP__STREAMS__S3__ENABLE_AUTOMATIC_AGEOFF_CLEANUP" {
+        return None;
+    }
     let remote = ["DP__STREAMS__S3__", "DP__STREAMS__AZURE__"].iter().any(|prefix| upstream.starts_with(prefix));
     if (remote && !value.is_empty()) || (upstream == "DP__STREAMS__BACKEND" && value != "local") {
         return Some(

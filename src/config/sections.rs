@@ -400,11 +400,13 @@ pub struct Streams {
     pub max_upload_bytes: u64,
     /// Uploads under way at once.
     pub max_uploads: u32,
+    /// Whether blobs leave a day after the events of their source.
+    pub automatic_ageoff: bool,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { api_allow_delete: false, max_upload_bytes: 0, max_uploads: 64 }
+        Self { api_allow_delete: false, max_upload_bytes: 0, max_uploads: 64, automatic_ageoff: false }
     }
 }
 

@@ -2,7 +2,7 @@
 //! has become.
 
 /// Upstream's settings behind `DP__`; what only tunes a library is not listed.
-pub(super) const NAMES: [&str; 66] = [
+pub(super) const NAMES: [&str; 68] = [
     "LISTEN_ADDR",
     "LOG_PATH",
     "EVENTS__SOURCES",
@@ -57,6 +57,8 @@ pub(super) const NAMES: [&str; 66] = [
     "STREAMS__S3__SECURE",
     "STREAMS__S3__REGION",
     "STREAMS__S3__BUCKET",
+    "STREAMS__S3__ENABLE_AUTOMATIC_AGEOFF",
+    "STREAMS__S3__ENABLE_AUTOMATIC_AGEOFF_CLEANUP",
     "STREAMS__AZURE__ENDPOINT",
     "STREAMS__AZURE__STORAGE_ACCOUNT",
     "STREAMS__AZURE__ACCESS_KEY",
@@ -109,7 +111,7 @@ mod tests {
     use Verdict::{Kept, Refused, Told, ToldUnless};
 
     /// The tables of `events.md` section 8 and `streams.md` section 6, with a value that is not the default.
-    const TABLE: [(&str, &str, Verdict); 67] = [
+    const TABLE: [(&str, &str, Verdict); 69] = [
         ("DP__LISTEN_ADDR", ":8112", Kept("http.listen")),
         ("DP__LOG_PATH", "/tmp/x", Kept("logging.path")),
         ("DP__EVENTS__SOURCES", "sources: {a: {expire_events_after: 1 days}}", Kept("sources.a")),
@@ -164,6 +166,8 @@ mod tests {
         ("DP__STREAMS__S3__SECURE", "true", Refused("true")),
         ("DP__STREAMS__S3__REGION", "r", Refused("r")),
         ("DP__STREAMS__S3__BUCKET", "b", Refused("b")),
+        ("DP__STREAMS__S3__ENABLE_AUTOMATIC_AGEOFF", "true", Kept("streams.automatic_ageoff")),
+        ("DP__STREAMS__S3__ENABLE_AUTOMATIC_AGEOFF_CLEANUP", "true", Told),
         ("DP__STREAMS__AZURE__ENDPOINT", "a", Refused("a")),
         ("DP__STREAMS__AZURE__STORAGE_ACCOUNT", "a", Refused("a")),
         ("DP__STREAMS__AZURE__ACCESS_KEY", "hunter2", Refused("hunter2")),

@@ -2,7 +2,6 @@
 
 use crate::blob::{BlobError, BlobFile, HashLock, StagedFile};
 use crate::catalogue::CatalogueError;
-use crate::clock;
 use crate::ids::Sha256;
 use crate::index::StateKeyspace;
 use crate::publish::Upload;
@@ -95,7 +94,7 @@ impl Store {
         let lock = self.core.blobs.lock(from.hash);
         let Some(record) = self.core.catalogue.get(from)? else { return Ok(false) };
         self.core.blobs.open_blob(from.hash, record.size)?;
-        let record = BlobRecord { stored_ms: clock::now_ms(), ..record };
+        let record = BlobRecord { stored_ms: self.core.now_ms(), ..record };
         self.put_reference(&lock, to, &record)?;
         Ok(true)
     }

@@ -11,7 +11,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::blob::{BlobError, Hardened};
-use crate::clock;
 use crate::dir_syncs::DirSyncs;
 use crate::index::StateKeyspace;
 use crate::state::{BlobRecord, BlobRefKey, Change, StateKey};
@@ -129,7 +128,7 @@ impl Drop for Successor<'_> {
 
 /// Refers to the blobs whose names are durable, all in one commit; one outcome for each.
 fn refer(core: &Core, named: Vec<Result<(), BlobError>>, references: Vec<(BlobRefKey, u64, Vec<u8>)>) -> Vec<Outcome> {
-    let stored_ms = clock::now_ms();
+    let stored_ms = core.now_ms();
     let mut changes = Vec::with_capacity(references.len());
     let mut refer = |(key, size, description)| {
         let record = BlobRecord { size, stored_ms, description };

@@ -26,7 +26,7 @@ use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
 use crate::index::{Index, IndexError, IndexRow, StateKeyspace};
 use crate::keeper::Keeper;
 use crate::log::ReadError;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{Maintenance, Now, millis};
 use crate::partition::{Damage, Partition};
 use crate::producers::{ProducerIds, RefusedBatch};
 use crate::publish::Publishing;
@@ -537,6 +537,15 @@ impl Store {
     #[must_use]
     pub fn retention_waits(&self) -> bool {
         self.core.clock_held.load(Ordering::Relaxed)
+    }
+
+    /// The wall clock, milliseconds since 1970, if something may be aged off by it; `None` while it is not trusted.
+    ///
+    /// # Errors
+    /// Those of a commit: that the clock is not trusted any more, or again, is kept.
+    pub fn trusted_now_ms(&self) -> Result<Option<i64>, AppendError> {
+        let now = Now { wall_ms: self.core.now_ms(), up_ms: millis(self.core.opened.elapsed()) };
+        Ok(self.core.is_clock_trusted(now)?.then_some(now.wall_ms))
     }
 
     /// Has `listener` called after every commit, on the committer thread, with the partitions that grew, and after
