@@ -550,6 +550,25 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Digests and identification of files beside ssdeep alone, nothing stored
+    Identify {
+        /// Files and directories to identify
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Files worked on at once [default: 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        jobs: Option<u16>,
+        /// Repetitions, at least three [default: 5]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+        repetitions: Option<u32>,
+    },
+    /// Upload and download of blobs over HTTP, beside writing the same bytes durably, ssdeep alone and loopback
+    #[command(
+        after_help = "Each repetition uploads different bytes under a source of its own until the time is over, then downloads \
+        them. They are deleted again where the server allows it, else they stay. The limits are measured on this machine in \
+        the same run: compare with them only a server that runs here too."
+    )]
+    Blobs(BenchBlobs),
     /// The log beside the limit of the disk: the same sizes in the same run
     Log {
         /// Size of one record, for example 1Ki, 16Ki or 2MB [default: the sizes the log is built for]
@@ -604,6 +623,35 @@ pub struct BenchEvents {
     /// Repetitions, at least three
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
     pub repetitions: u32,
+    /// Process of the server on this machine, for its CPU time and memory [default: the one that listens on the port]
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+}
+
+/// `bench blobs`
+#[derive(Debug, Args)]
+pub struct BenchBlobs {
+    /// Address of the server, for example http://127.0.0.1:8111
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// Size of one blob
+    #[arg(long, value_name = "SIZE", default_value = "1Mi", value_parser = parse_size)]
+    pub size: u64,
+    /// Clients that each wait for one answer before they ask again
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub clients: u16,
+    /// Have only the SHA-256 computed
+    #[arg(long)]
+    pub skip_identify: bool,
+    /// Seconds that each part of a repetition is measured
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Repetitions, at least three
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
+    pub repetitions: u32,
+    /// Directory on the disk whose limit is measured [default: the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
     /// Process of the server on this machine, for its CPU time and memory [default: the one that listens on the port]
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,

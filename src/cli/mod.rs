@@ -85,6 +85,8 @@ fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
         BenchCommand::Log { size, producers, repetitions, dir } => {
             bench::log(dir.as_ref().unwrap_or(data_dir), *size, *producers, *repetitions, shown, out)
         }
+        BenchCommand::Identify { paths, jobs, repetitions } => bench::identify(paths, *jobs, *repetitions, shown, out),
+        BenchCommand::Blobs(args) => bench::blobs::run(args, data_dir, shown, out),
         BenchCommand::Events(args) => bench::events::run(args, shown, out),
         BenchCommand::Kafka(args) => bench::kafka::run(&args.into(), shown, out),
     };

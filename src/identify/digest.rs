@@ -171,6 +171,23 @@ pub fn digest_reader(mut reader: impl Read, mode: Mode) -> Result<Digests, Diges
     }
 }
 
+/// ssdeep of everything that `reader` gives, and nothing else: what the other digests are measured against.
+///
+/// # Errors
+///
+/// As `reader` reports them.
+pub fn ssdeep_reader(mut reader: impl Read) -> std::io::Result<Option<String>> {
+    let mut fuzzy = Fuzzy::default();
+    let mut chunk = vec![0; 128 << 10];
+    loop {
+        let read = reader.read(&mut chunk)?;
+        if read == 0 {
+            return Ok(fuzzy.0.hasher.as_ref().and_then(Ssdeep::finish));
+        }
+        fuzzy.update(chunk.get(..read).unwrap_or_default());
+    }
+}
+
 impl Full {
     /// Moves the slow digests to threads, once.
     fn spread(&mut self) {

@@ -27,7 +27,7 @@ mod zip;
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
-pub use digest::{DigestError, Digester, Digests, Mode, SPREAD_AT, digest_reader};
+pub use digest::{DigestError, Digester, Digests, Mode, SPREAD_AT, digest_reader, ssdeep_reader};
 pub use opinion::{disagrees, second_opinion};
 pub use types::{FileType, TypeTable};
 

@@ -6,6 +6,8 @@ mod avro;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench_blobs;
+#[cfg(test)]
 mod bench_kafka;
 #[cfg(test)]
 mod caches;
@@ -19,6 +21,8 @@ mod events_get;
 mod events_post;
 #[cfg(test)]
 mod full_disk;
+#[cfg(test)]
+mod large_streams;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]

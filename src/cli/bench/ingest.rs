@@ -4,21 +4,19 @@
 //! closing it included. The files were read once before, so that no turn pays for the disk they come from. Ratios are
 //! taken within a turn, because a machine's speed changes with time.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
 use azulite_storage::fs::remove_tree;
 
+use super::files::{Work, compute, files};
 use super::report::{Column, Report, Run};
 use super::{Bounds, Case, Folder, Shown};
 use crate::cli::args::Ingest;
 use crate::cli::ingest;
-use crate::cli::walk::{Found, Walked, open, walk};
 use crate::config::Config;
-use crate::identify::{Digester, Identifier, Mode};
+use crate::identify::Identifier;
 
 const COLUMNS: [Column; 6] = [
     Column { title: "files/s", key: "files_s", digits: 0 },
@@ -28,8 +26,6 @@ const COLUMNS: [Column; 6] = [
     Column { title: "and identified MB/s", key: "identified_mb_s", digits: 1 },
     Column { title: "ratio", key: "identified_ratio", digits: 2 },
 ];
-/// Bytes that are read and hashed at once.
-const PIECE: u64 = 128 << 10;
 
 /// All repetitions over the files below `paths`.
 pub(super) fn run(
@@ -42,7 +38,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Report> {
     let files = files(paths);
     let identifier = Identifier::load()?;
-    let (bytes, _) = compute(&files, jobs, None)?;
+    let (bytes, _) = compute(&files, jobs, Work::Digests)?;
     ensure!(bytes > 0, "there is nothing to take in");
     ensure!(bytes <= bounds.bytes, "{bytes} bytes are too many for the disk: an eighth of what is free may be used");
     let case = Case { size_bytes: u32::try_from(bytes / u64::try_from(files.len())?)?, producers: jobs };
@@ -51,8 +47,8 @@ pub(super) fn run(
     let mb = f64::from(u32::try_from(bytes / 1000)?) / 1e3;
     for repetition in 1..=bounds.repetitions {
         report.progress(shown, case, repetition);
-        let (_, digests) = compute(&files, jobs, None)?;
-        let (_, identified) = compute(&files, jobs, Some(&identifier))?;
+        let (_, digests) = compute(&files, jobs, Work::Digests)?;
+        let (_, identified) = compute(&files, jobs, Work::All(&identifier))?;
         let (count, ingested) = take_in(folder, config, paths, jobs)?;
         let [digests, identified, ingested] = [digests, identified, ingested].map(|took| took.as_secs_f64());
         run.add("files_s", f64::from(u32::try_from(count)?) / ingested);
@@ -64,57 +60,6 @@ pub(super) fn run(
     }
     report.runs.push(run);
     Ok(report)
-}
-
-fn files(paths: &[PathBuf]) -> Vec<Found> {
-    let mut files = Vec::new();
-    for path in paths {
-        walk(path, None, &mut |walked| {
-            if let Walked::File(found) = walked {
-                files.push(found);
-            }
-            true
-        });
-    }
-    files
-}
-
-/// Computes all digests, and with an `identifier` what the files are; tells the bytes read and the time it took.
-fn compute(files: &[Found], jobs: u16, identifier: Option<&Identifier>) -> anyhow::Result<(u64, Duration)> {
-    let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
-    let work = || -> anyhow::Result<()> {
-        while let Some(found) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let size = one(found, identifier).with_context(|| found.path.display().to_string())?;
-            bytes.fetch_add(size, Ordering::Relaxed);
-        }
-        Ok(())
-    };
-    let begun = Instant::now();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-    })?;
-    Ok((bytes.into_inner(), begun.elapsed()))
-}
-
-fn one(found: &Found, identifier: Option<&Identifier>) -> anyhow::Result<u64> {
-    let mut file = open(found)?;
-    let mut left = file.metadata()?.len();
-    let mut digester = Digester::new(Mode::Full);
-    loop {
-        let mut piece = Vec::with_capacity(usize::try_from((left + 1).min(PIECE))?);
-        let read = u64::try_from(file.by_ref().take(PIECE).read_to_end(&mut piece)?)?;
-        if read == 0 {
-            break;
-        }
-        left = left.saturating_sub(read);
-        digester.update(piece.into());
-    }
-    if let Some(identifier) = identifier {
-        file.seek(SeekFrom::Start(0))?;
-        identifier.identify(&file)?;
-    }
-    Ok(digester.finish()?.size)
 }
 
 /// Ingests into a store of its own, which is removed.

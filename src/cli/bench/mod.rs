@@ -1,11 +1,14 @@
 //! `azulite bench`: what this machine's disk can do, what the log makes of it, what taking files in costs beside computing
-//! their digests, what a dispatcher does over HTTP, and what a Kafka server does.
+//! their digests, what identifying them costs, what a dispatcher does over HTTP, and what a Kafka server does.
 //!
 //! Called by `main` with the checked flags. What is written to disk goes to a folder of its own below the directory asked
 //! for, which is removed at the end; time and bytes are bounded. Figures are medians over repetitions with their spread.
 
+pub mod blobs;
 mod disk;
 pub mod events;
+mod files;
+mod identify;
 mod ingest;
 pub mod kafka;
 mod load;
@@ -134,6 +137,22 @@ pub fn ingest(
     let folder = Folder::create(dir)?;
     let report = ingest::run(&folder, config, paths, u16::try_from(jobs)?, bounds, shown)?;
     report.print(shown.json, out)
+}
+
+/// Measures digests and identification of the files below `paths` on `jobs` threads, one unless told otherwise.
+///
+/// # Errors
+/// When nothing below `paths` can be read, or `out` refuses.
+pub fn identify(
+    paths: &[PathBuf],
+    jobs: Option<u16>,
+    repetitions: Option<u32>,
+    shown: Shown,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let repetitions = repetitions.unwrap_or(5).max(3);
+    let bounds = Bounds { warm_up: Duration::ZERO, measured: Duration::ZERO, repetitions, bytes: 0 };
+    identify::run(paths, jobs.unwrap_or(1), bounds, shown)?.print(shown.json, out)
 }
 
 fn log_cases(size_bytes: Option<u64>, producers: Option<u16>) -> anyhow::Result<Vec<Case>> {
