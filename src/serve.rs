@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
+use crate::admin::reidentify::Reidentification;
 use crate::admin::reprocess::{self, Hold, Jobs};
 use crate::broker::Broker;
 use crate::broker::groups::{self, Coordinator};
@@ -121,7 +122,13 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let reprocess_options = reprocess::Options { hold: Some(hold), ..reprocess_options };
     let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
     let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
-    let services = Arc::new(Services { reprocess: Some(jobs.clone()), log_files: log_files.clone(), ..services });
+    let reidentification = Arc::new(Reidentification::new(dispatcher.broker().clone(), services.streams.clone()));
+    let services = Arc::new(Services {
+        reprocess: Some(jobs.clone()),
+        reidentify: Some(reidentification.clone()),
+        log_files: log_files.clone(),
+        ..services
+    });
 
     store.describe(&address.to_string()).map_err(start_error("the lock file cannot be written"))?;
     tracing::info!("listening on http://{address}");
@@ -132,6 +139,10 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     notify.ready(&format!("serving HTTP on {address}"));
     let stop = CancellationToken::new();
     let saver = tokio::spawn(save_caches(dispatcher.clone()));
+    let going_on = reidentification.clone();
+    let going_on = tokio::task::spawn_blocking(move || going_on.go_on()).await;
+    let going_on = going_on.map_err(start_error("the store cannot be read"))?;
+    going_on.map_err(start_error("the store cannot be read"))?;
     let upkeep = tokio::spawn(dispatcher.clone().upkeep());
     let aging = aging(config, &store, &metrics).map(|aging| tokio::spawn(age_blobs_off(aging, stop.clone())));
     let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
@@ -155,6 +166,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     notify.status("closing the store");
     let last = tokio::task::spawn_blocking(move || {
         jobs.close();
+        reidentification.close();
         dispatcher.save_caches();
         log_files.iter().for_each(|files| files.close());
     });
@@ -550,13 +562,14 @@ fn services(
         max_identifications: jobs,
         ..streams::Options::default()
     };
-    let streams = Streams::new(admin.blobs().clone(), Arc::new(Engine::new(identifier)), metrics.clone(), options);
+    let streams = Streams::new(admin.blobs().clone(), analyzer(config, identifier), metrics.clone(), options);
     let upload_bytes = Some(config.streams.max_upload_bytes).filter(|limit| *limit > 0);
     Services {
         hub: Arc::new(SharedDispatcher(dispatcher.clone())),
         streams: Arc::new(streams),
         admin: Some(Arc::new(admin)),
         reprocess: None,
+        reidentify: None,
         readiness: Arc::new(Ready { store: store.clone(), warned: AtomicBool::new(false) }),
         metrics: metrics.clone(),
         log_files: None,
@@ -568,6 +581,11 @@ fn services(
             ..RouteLimits::default()
         },
     }
+}
+
+/// What computes digests and identifies, as the configuration has it.
+pub fn analyzer(_config: &Config, identifier: Arc<Identifier>) -> Arc<Engine> {
+    Arc::new(Engine::new(identifier))
 }
 
 /// What `/readyz` shows.

@@ -12,8 +12,10 @@ mod explain;
 mod groups;
 mod open_tasks;
 pub mod records;
+pub mod reidentify;
 pub mod reprocess;
 mod scan;
+mod slot;
 mod topics;
 
 use std::collections::BTreeMap;

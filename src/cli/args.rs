@@ -146,6 +146,14 @@ pub enum Command {
         Without flags the section [reprocess] of the configuration counts."
     )]
     Reprocess(Reprocess),
+    /// Identify anew what an earlier version of the rules has identified
+    #[command(
+        after_help = "For use after an upgrade that changed the rules: the types of stored blobs are found out again; bytes, \
+        digests and times stay, and events are not changed. Lists the blobs whose type is another now. Works on the data \
+        directory when no server runs and through the server when one does. A run that was interrupted goes on where it \
+        was; a server that was stopped goes on by itself when it runs again."
+    )]
+    Reidentify(Reidentify),
     /// Look at events
     Events(Events),
     /// Say why a plugin did or did not get an entity
@@ -215,6 +223,17 @@ pub struct Ingest {
     #[arg(long)]
     pub resume: bool,
     /// Work through the server at this address, not on the data directory
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// `reidentify`
+#[derive(Debug, Args)]
+pub struct Reidentify {
+    /// Say what would change, and store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Server to work through [default: the one that holds the data directory]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
 }

@@ -19,6 +19,7 @@ mod lost_tasks;
 mod migrate;
 mod output;
 mod produce;
+mod reidentify;
 mod reprocess;
 mod target;
 mod topics;
@@ -64,6 +65,7 @@ pub fn main() -> Exit {
         Command::Groups(args) => with_config(&cli, |loaded| groups::run(&cli.global, &loaded.config, &args.command)),
         Command::Produce(args) => with_config(&cli, |loaded| produce::run(&cli.global, &loaded.config, args)),
         Command::Consume(args) => with_config(&cli, |loaded| consume::run(&cli.global, &loaded.config, args)),
+        Command::Reidentify(args) => with_config(&cli, |loaded| reidentify::run(&cli.global, &loaded.config, args)),
         Command::Reprocess(args) => with_config(&cli, |loaded| reprocess::run(&cli.global, &loaded.config, args)),
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
         Command::Explain(args) => with_config(&cli, |loaded| explain::run(&cli.global, &loaded.config, args)),

@@ -17,6 +17,7 @@ use super::router::{reply, text};
 use super::streams::BadName;
 use super::url::NotUtf8;
 use crate::admin::records::{AppendRecordsError, ReadRecordsError};
+use crate::admin::reidentify;
 use crate::admin::reprocess::{BeginError, JobError};
 use crate::admin::{GroupRefusal, TopicRefusal};
 use crate::broker::{AppendError, CreateTopicError, NewTopicError};
@@ -257,6 +258,18 @@ pub(super) fn reprocess(problem: &JobError) -> Response {
             plain(StatusCode::BAD_REQUEST, "bad parameters", &detail)
         }
         JobError::Thread(_) => internal("reprocessing did not begin", &detail),
+    }
+}
+
+/// Identifying anew that did not begin.
+pub(super) fn reidentify(problem: &reidentify::JobError) -> Response {
+    let detail = problem.to_string();
+    match problem {
+        reidentify::JobError::Busy => plain(StatusCode::CONFLICT, "identifying anew already", &detail),
+        reidentify::JobError::Keep(AppendError::DiskFull) => disk_full("identifying anew did not begin"),
+        reidentify::JobError::Keep(_) | reidentify::JobError::Thread(_) => {
+            internal("identifying anew did not begin", &detail)
+        }
     }
 }
 

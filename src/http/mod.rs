@@ -10,9 +10,9 @@ mod connection;
 mod error;
 mod events;
 mod groups;
+mod jobs;
 mod metrics;
 mod records;
-mod reprocess;
 mod root;
 mod router;
 mod server;
@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Admin;
+use crate::admin::reidentify::Reidentification;
 use crate::admin::reprocess::Jobs;
 use crate::dispatcher::hub::Hub;
 use crate::log_files::LogFiles;
@@ -47,6 +48,8 @@ pub struct Services {
     pub admin: Option<Arc<Admin>>,
     /// Copies from a previous prefix; `None` hides these routes.
     pub reprocess: Option<Arc<Jobs>>,
+    /// Identifying everything anew; `None` hides these routes.
+    pub reidentify: Option<Arc<Reidentification>>,
     /// What `/readyz` asks.
     pub readiness: Arc<dyn Readiness>,
     /// Where requests are counted, and what `/metrics` prints.

@@ -21,7 +21,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, groups, metrics, records, reprocess, root, streams, tasks, topics};
+use super::{Services, azulite, error, events, groups, jobs, metrics, records, root, streams, tasks, topics};
 use crate::log_files::{LogFiles, RequestLine};
 
 /// The largest answer that is shown in a log file.
@@ -69,7 +69,7 @@ enum Route {
     Topics(topics::Change),
     Groups(groups::Change),
     AppendRecords { topic: String },
-    Reprocess(reprocess::Reprocess),
+    Job(jobs::Job),
     ReleaseTasks,
 }
 
@@ -91,12 +91,9 @@ impl Route {
             ["api", "v3", "stream", ref names @ ..] if names.iter().all(|name| !name.is_empty()) => {
                 return Self::find_stream(method, names);
             }
-            ["api", "azulite", "v1", "reprocess"] => match *method {
-                Method::POST => Self::Reprocess(reprocess::Reprocess::Begin),
-                Method::GET => Self::Reprocess(reprocess::Reprocess::Look),
-                Method::DELETE => Self::Reprocess(reprocess::Reprocess::Stop),
-                _ => return None,
-            },
+            ["api", "azulite", "v1", name @ ("reprocess" | "reidentify")] => {
+                return jobs::Job::find(method, name).map(Self::Job);
+            }
             ["api", "azulite", "v1", ref names @ ..] if get => {
                 return azulite::Resource::find(names).map(Self::Azulite);
             }
@@ -159,7 +156,7 @@ impl Route {
             Self::Groups(change) => change.template(),
             Self::ReleaseTasks => "/api/azulite/v1/tasks/release",
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
-            Self::Reprocess(_) => "/api/azulite/v1/reprocess",
+            Self::Job(job) => job.template(),
         }
     }
 
@@ -186,7 +183,7 @@ impl Route {
             Self::Groups(change) => change.answer(services, call).await,
             Self::ReleaseTasks => tasks::release(services, call).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
-            Self::Reprocess(asked) => asked.answer(services, call).await,
+            Self::Job(job) => job.answer(services, call).await,
         }
     }
 }

@@ -9,7 +9,9 @@ use azulite_storage::ids::Sha256;
 use azulite_storage::state::BlobRefKey;
 use azulite_storage::{AppendError, Store, blobs};
 
-use super::store::{BlobReader, BlobRecord, BlobStore, Deleted, Place, ReadSeek, Staged, Stat, StoreError};
+use super::store::{
+    BlobReader, BlobRecord, BlobStore, Deleted, Listed, Place, ReadSeek, Staged, Stat, StoreError, sought,
+};
 
 /// Format byte in front of a stored [`BlobRecord`].
 const RECORD_FORMAT: u8 = 1;
@@ -103,6 +105,17 @@ impl BlobStore for EmbeddedBlobs {
             blobs::Deleted::Missing => Deleted::NotFound,
         })
     }
+
+    fn all(&self) -> Listed {
+        Box::new(self.0.blobs().map(|found| {
+            let (key, record) = found?;
+            Ok((key.hash, Place::new(key.source, key.label), decode(&record.description)))
+        }))
+    }
+
+    fn redescribe(&self, place: &Place, hash: &Sha256, record: &BlobRecord) -> Result<bool, StoreError> {
+        Ok(self.0.describe_blob(&key(place, *hash), encode(record))?)
+    }
 }
 
 struct Upload {
@@ -168,13 +181,7 @@ impl Read for Cursor {
 
 impl Seek for Cursor {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let target = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(delta) => self.file.len().checked_add_signed(delta),
-            SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
-        };
-        let outside = || io::Error::new(io::ErrorKind::InvalidInput, "seek before the beginning of the blob");
-        self.position = target.ok_or_else(outside)?;
+        self.position = sought(to, self.position, self.file.len())?;
         Ok(self.position)
     }
 }

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use sha2::Digest as _;
 
 use super::analyze::{Analyzer, DigestMode, DigestSink, Digests, Identified};
-use super::store::{BlobReader, BlobRecord, BlobStore, Deleted, Place, ReadSeek, Staged, Stat, StoreError, is_older};
+use super::store::{
+    BlobReader, BlobRecord, BlobStore, Deleted, Listed, Place, ReadSeek, Staged, Stat, StoreError, is_older,
+};
 
 /// What a call of [`MemoryStore`] is told to fail with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,10 @@ pub(crate) struct MemoryStore {
 impl MemoryStore {
     pub(crate) fn fail(&self, call: &'static str, failure: Failure) {
         self.inner.lock().unwrap().failing.insert(call, failure);
+    }
+
+    pub(crate) fn mend(&self, call: &'static str) {
+        self.inner.lock().unwrap().failing.remove(call);
     }
 
     pub(crate) fn blobs(&self) -> usize {
@@ -129,6 +135,21 @@ impl BlobStore for MemoryStore {
             inner.blobs.remove(hash);
         }
         Ok(Deleted::Yes)
+    }
+
+    fn all(&self) -> Listed {
+        let inner = self.inner.lock().unwrap();
+        let listed = inner.references.iter().map(|((place, hash), (record, _))| (Sha256(*hash), place.clone(), record));
+        let mut listed: Vec<_> = listed.map(|(hash, place, record)| (hash, place, Some(record.clone()))).collect();
+        listed.sort_by_key(|(hash, ..)| *hash);
+        Box::new(listed.into_iter().map(Ok))
+    }
+
+    fn redescribe(&self, place: &Place, hash: &Sha256, record: &BlobRecord) -> Result<bool, StoreError> {
+        let mut inner = self.inner.lock().unwrap();
+        let Some(found) = inner.references.get_mut(&(place.clone(), hash.0)) else { return Ok(false) };
+        found.0 = record.clone();
+        Ok(true)
     }
 }
 

@@ -12,6 +12,7 @@ mod engine;
 #[cfg(test)]
 pub(crate) mod memory;
 mod range;
+pub mod reidentify;
 mod store;
 mod upload;
 
@@ -28,7 +29,9 @@ pub use download::{Download, FetchError};
 pub use embedded::EmbeddedBlobs;
 pub use engine::Engine;
 pub use range::{AfterEnd, Range, RangeError};
-pub use store::{BlobReader, BlobRecord, BlobStore, Deleted, Place, ReadSeek, Staged, Stat, StoreError, is_older};
+pub use store::{
+    BlobReader, BlobRecord, BlobStore, Deleted, Listed, Place, ReadSeek, Staged, Stat, StoreError, is_older,
+};
 pub use upload::{UploadError, UploadRequest};
 
 use crate::metrics::Metrics;

@@ -5,7 +5,7 @@
 //! only when bytes and reference are durable.
 
 use std::fmt;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use azulite_storage::ids::Sha256;
@@ -141,7 +141,22 @@ pub trait BlobStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; unknown whether the reference was removed.
     fn delete(&self, place: &Place, hash: &Sha256, older_than: Option<i64>) -> Result<Deleted, StoreError>;
+
+    /// Every reference, in the order of hashes; a record that cannot be read is `None`. What changes meanwhile may be
+    /// there or not.
+    fn all(&self) -> Listed;
+
+    /// Replaces the record of a reference and leaves its time alone; false when there is none.
+    ///
+    /// # Durability
+    /// Durable on `Ok`.
+    /// # Errors
+    /// [`StoreError`]; unknown whether the record was replaced.
+    fn redescribe(&self, place: &Place, hash: &Sha256, record: &BlobRecord) -> Result<bool, StoreError>;
 }
+
+/// Every reference of a store.
+pub type Listed = Box<dyn Iterator<Item = Result<(Sha256, Place, Option<BlobRecord>), StoreError>> + Send>;
 
 /// A blob that is being written. Dropping it removes what was written.
 pub trait Staged: Send {
@@ -195,6 +210,19 @@ pub trait BlobReader: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Damaged`] when the bytes end early or do not verify.
     fn read_exact_at(&self, buf: &mut [u8], position: u64) -> Result<(), StoreError>;
+}
+
+/// Where a reader of `length` bytes at `position` gets to.
+///
+/// # Errors
+/// A place before the beginning.
+pub(super) fn sought(to: SeekFrom, position: u64, length: u64) -> io::Result<u64> {
+    let target = match to {
+        SeekFrom::Start(position) => Some(position),
+        SeekFrom::End(delta) => length.checked_add_signed(delta),
+        SeekFrom::Current(delta) => position.checked_add_signed(delta),
+    };
+    target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seek before the beginning of the blob"))
 }
 
 /// The age rule of S3: older only when stored in an earlier second than the limit; no limit, or one that is not

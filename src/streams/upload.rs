@@ -283,7 +283,7 @@ impl Work {
     }
 }
 
-fn full(identify_version: u32, size: u64, digests: Digests, found: Identified) -> BlobRecord {
+pub(super) fn full(identify_version: u32, size: u64, digests: Digests, found: Identified) -> BlobRecord {
     let Digests { sha512, sha256, sha1, md5, ssdeep, tlsh } = digests;
     let Identified { mime, magic, file_format, file_extension } = found;
     BlobRecord {

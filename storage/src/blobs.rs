@@ -99,6 +99,19 @@ impl Store {
         Ok(true)
     }
 
+    /// Replaces the description of a name and leaves its time alone. False when there is no such name.
+    ///
+    /// # Durability
+    /// On `Ok(true)` the new description is durable.
+    /// # Errors
+    /// See [`BlobError`].
+    pub fn describe_blob(&self, key: &BlobRefKey, description: Vec<u8>) -> Result<bool, BlobError> {
+        let lock = self.core.blobs.lock(key.hash);
+        let Some(record) = self.core.catalogue.get(key)? else { return Ok(false) };
+        self.put_reference(&lock, key, &BlobRecord { description, ..record })?;
+        Ok(true)
+    }
+
     /// Removes a name, and the bytes with the last one. With `older_than` (Unix seconds) only when it was stored
     /// strictly before that second (`streams.md` 1.5).
     ///

@@ -34,6 +34,8 @@ mod records;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod reidentify;
+#[cfg(test)]
 mod reprocess;
 #[cfg(test)]
 mod restart;

@@ -1,8 +1,8 @@
-//! Reprocessing inside a running server: one run at a time, its progress kept until the next one.
+//! Reprocessing inside a running server.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
+use super::super::slot::{self, Slot, Work};
 use super::{BeginError, Options, Progress, Request, Run, Stage};
 use crate::broker::Broker;
 use crate::metrics::Metrics;
@@ -21,30 +21,36 @@ pub enum JobError {
     Thread(String),
 }
 
+impl Work for Run {
+    const THREAD: &'static str = "azulite-reprocess";
+
+    fn work(&self) {
+        self.work();
+    }
+
+    fn stop(&self) {
+        self.stop();
+    }
+
+    fn is_running(&self) -> bool {
+        self.progress().stage == Stage::Running
+    }
+}
+
 /// The runs of one server.
 #[derive(Debug)]
 pub struct Jobs {
     broker: Broker,
     metrics: Arc<Metrics>,
     options: Options,
-    last: Mutex<Option<Job>>,
-}
-
-#[derive(Debug)]
-struct Job {
-    run: Arc<Run>,
-    worker: Option<JoinHandle<()>>,
+    slot: Slot<Run>,
 }
 
 impl Jobs {
     /// None yet.
     #[must_use]
     pub fn new(broker: Broker, metrics: Arc<Metrics>, options: Options) -> Self {
-        Self { broker, metrics, options, last: Mutex::default() }
-    }
-
-    fn last(&self) -> MutexGuard<'_, Option<Job>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { broker, metrics, options, slot: Slot::default() }
     }
 
     /// Begins a run on a thread of its own.
@@ -52,43 +58,29 @@ impl Jobs {
     /// # Errors
     /// See [`JobError`].
     pub fn begin(&self, request: Request) -> Result<Progress, JobError> {
-        let mut last = self.last();
-        if let Some(running) = last.as_ref().map(|job| job.run.progress()).filter(|run| run.stage == Stage::Running) {
-            return Err(JobError::Busy(running.request.previous_prefix));
+        let make = || Run::begin(self.broker.clone(), self.metrics.clone(), self.options.clone(), request);
+        match self.slot.begin(make, |_| {}) {
+            Ok(run) => Ok(run.progress()),
+            Err(slot::BeginError::Busy(run)) => Err(JobError::Busy(run.progress().request.previous_prefix)),
+            Err(slot::BeginError::Refused(error)) => Err(error.into()),
+            Err(slot::BeginError::Thread(error)) => Err(JobError::Thread(error.to_string())),
         }
-        let run = Run::begin(self.broker.clone(), self.metrics.clone(), self.options.clone(), request)?;
-        let worker = run.clone();
-        let worker = std::thread::Builder::new()
-            .name("azulite-reprocess".to_owned())
-            .spawn(move || worker.work())
-            .map_err(|error| JobError::Thread(error.to_string()))?;
-        let progress = run.progress();
-        *last = Some(Job { run, worker: Some(worker) });
-        Ok(progress)
     }
 
     /// The run under way, or the last one; `None` when there was none since the start.
     pub fn progress(&self) -> Option<Progress> {
-        self.last().as_ref().map(|job| job.run.progress())
+        self.slot.last().map(|run| run.progress())
     }
 
     /// Asks the run under way to end behind what it is just copying.
     pub fn stop(&self) -> Option<Progress> {
-        let last = self.last();
-        let Job { run, .. } = last.as_ref()?;
+        let run = self.slot.last()?;
         run.stop();
         Some(run.progress())
     }
 
     /// Ends the run under way and waits for that. What it has copied is remembered.
     pub fn close(&self) {
-        let worker = self.last().as_mut().and_then(|job| {
-            job.run.stop();
-            job.worker.take()
-        });
-        if let Some(worker) = worker {
-            // How it ended is in its progress.
-            worker.join().ok();
-        }
+        self.slot.close();
     }
 }

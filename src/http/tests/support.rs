@@ -168,6 +168,7 @@ impl Running {
             hub: hub_door,
             streams,
             reprocess: None,
+            reidentify: None,
             admin: None,
             readiness: readiness_door,
             metrics: Arc::clone(&metrics),
