@@ -402,11 +402,20 @@ pub struct Streams {
     pub max_uploads: u32,
     /// Whether blobs leave a day after the events of their source.
     pub automatic_ageoff: bool,
+    /// Blobs of up to this size go into the log; 0: none does.
+    #[serde(with = "units::size")]
+    pub inline_threshold: u64,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { api_allow_delete: false, max_upload_bytes: 0, max_uploads: 64, automatic_ageoff: false }
+        Self {
+            api_allow_delete: false,
+            max_upload_bytes: 0,
+            max_uploads: 64,
+            automatic_ageoff: false,
+            inline_threshold: 64 << 10,
+        }
     }
 }
 

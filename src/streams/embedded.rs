@@ -3,9 +3,10 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use azulite_storage::blob::{BlobError, BlobFile, StagedFile};
+use azulite_storage::blob::{BlobError, OpenBlob};
 use azulite_storage::catalogue::CatalogueError;
 use azulite_storage::ids::Sha256;
+use azulite_storage::staged::StagedFile;
 use azulite_storage::state::BlobRefKey;
 use azulite_storage::{AppendError, Store, blobs};
 
@@ -58,15 +59,19 @@ impl From<CatalogueError> for StoreError {
 impl From<BlobError> for StoreError {
     fn from(error: BlobError) -> Self {
         match error {
+            error if error.is_damage() => Self::Damaged(error.to_string()),
             BlobError::DiskFull | BlobError::Append(AppendError::DiskFull) => Self::Full,
             BlobError::Append(AppendError::Poisoned { .. } | AppendError::Closed) => Self::Poisoned,
-            BlobError::Damaged { .. } => Self::Damaged(error.to_string()),
             BlobError::Io { path, error } => {
                 Self::Io(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
             }
-            BlobError::Name { .. } | BlobError::Catalogue(_) | BlobError::Append(_) => {
-                Self::Io(io::Error::other(error))
-            }
+            BlobError::Damaged { .. }
+            | BlobError::DamagedFrame { .. }
+            | BlobError::Lost { .. }
+            | BlobError::Name { .. }
+            | BlobError::Index(_)
+            | BlobError::Catalogue(_)
+            | BlobError::Append(_) => Self::Io(io::Error::other(error)),
         }
     }
 }
@@ -90,7 +95,12 @@ impl BlobStore for EmbeddedBlobs {
     fn open(&self, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
         let names = self.0.blob_names(*hash)?;
         let Some((_, record)) = names.first() else { return Ok(None) };
-        Ok(Some(Arc::new(Reader { hash: *hash, file: self.0.open_blob(*hash, record)? })))
+        match self.0.open_blob(*hash, record) {
+            Ok(file) => Ok(Some(Arc::new(Reader { hash: *hash, file }))),
+            // Deleted meanwhile.
+            Err(error) if error.is_damage() && self.0.blob_names(*hash)?.is_empty() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn copy(&self, from: &Place, to: &Place, hash: &Sha256) -> Result<bool, StoreError> {
@@ -148,7 +158,7 @@ impl Staged for Upload {
 
 struct Reader {
     hash: Sha256,
-    file: BlobFile,
+    file: OpenBlob,
 }
 
 impl BlobReader for Reader {
@@ -167,7 +177,7 @@ impl BlobReader for Reader {
 
 /// A blob file with a reading position.
 struct Cursor {
-    file: BlobFile,
+    file: OpenBlob,
     position: u64,
 }
 

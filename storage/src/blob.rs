@@ -1,20 +1,24 @@
-//! Blobs on disk: staging, durable publishing, reading, deletion. Keeps the laws BLOB-HASH and BLOB-FIRST.
+//! Blobs on disk: durable publishing, reading, deletion. Keeps the laws BLOB-HASH and BLOB-FIRST.
 //!
-//! A blob is written to staging, synced, renamed to `blobs/aa/bb/SHA256`, its folder synced, and only then referenced
-//! by a state record; uploads that come together share the later steps (see [`crate::publish`]). Deletion goes the other way: state record first, then the file. One file per hash, whatever the
-//! number of sources and labels.
+//! A blob that is no small one (see [`crate::staged`]) is written to staging, synced, renamed to `blobs/aa/bb/SHA256`, its folder synced, and only then referenced
+//! by a state record; uploads that come together share the later steps (see [`crate::publish`]). Deletion goes the other
+//! way: state record first, then the file. One file per hash, whatever the number of sources and labels.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use crate::catalogue::CatalogueError;
 use crate::dir_syncs::DirSyncs;
 use crate::fs::{Fs, FsFile, is_full};
-use crate::ids::Sha256;
+use crate::ids::{SegmentNumber, Sha256};
+use crate::index::IndexError;
 use crate::segments::random_u64;
+use crate::staged::{StagedFile, StagingFile};
 use crate::store::AppendError;
 
 /// Why a blob could not be stored, read or deleted.
@@ -43,6 +47,22 @@ pub enum BlobError {
         /// Length recorded.
         expected: u64,
     },
+    /// The frame of an inline blob cannot be read, or its segment is gone.
+    #[error("blob {hash} is damaged: segment {segment}, position {position}")]
+    DamagedFrame {
+        /// The blob.
+        hash: Sha256,
+        /// The segment that should hold it.
+        segment: SegmentNumber,
+        /// Where in it, bytes from its start.
+        position: u64,
+    },
+    /// No frame of an inline blob was found in the log.
+    #[error("blob {hash} is damaged: the log has no frame of it")]
+    Lost {
+        /// The blob.
+        hash: Sha256,
+    },
     /// The operating system refused.
     #[error("{path}: {error}")]
     Io {
@@ -54,12 +74,23 @@ pub enum BlobError {
     /// The catalogue failed.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// The reference could not be committed.
     #[error(transparent)]
     Append(#[from] AppendError),
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BlobError + '_ {
+impl BlobError {
+    /// True when stored bytes are not what they should be.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::DamagedFrame { .. } | Self::Lost { .. })
+    }
+}
+
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BlobError + '_ {
     move |error| match is_full(&error) {
         true => BlobError::DiskFull,
         false => BlobError::Io { path: path.to_owned(), error },
@@ -76,7 +107,7 @@ fn copied(error: &io::Error) -> io::Error {
 pub(crate) struct Hardened {
     path: PathBuf,
     /// `None` when a file of that name and length was there already.
-    staged: Option<StagedFile>,
+    staged: Option<StagingFile>,
 }
 
 /// Blobs that have their names, which are not durable yet.
@@ -101,13 +132,34 @@ impl Naming<'_> {
     }
 }
 
+/// Where uploads are staged.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    fs: Arc<dyn Fs>,
+    staging: PathBuf,
+    counter: Arc<AtomicU64>,
+    inline_bytes: usize,
+}
+
+impl Stage {
+    /// Uploads of up to this many bytes stay in memory.
+    pub(crate) fn inline_bytes(&self) -> usize {
+        self.inline_bytes
+    }
+
+    /// A new file.
+    pub(crate) fn create(&self) -> Result<StagingFile, BlobError> {
+        let name = format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed));
+        StagingFile::create(self.fs.clone(), self.staging.join(name))
+    }
+}
+
 /// The folders of blobs and of uploads under way.
 #[derive(Debug)]
 pub(crate) struct BlobFiles {
     fs: Arc<dyn Fs>,
     blobs: PathBuf,
-    staging: PathBuf,
-    counter: AtomicU64,
+    stage: Stage,
     busy: Mutex<HashSet<Sha256>>,
     freed: Condvar,
     /// Folders whose names this process has made durable: at most 256 and 65,536 below them.
@@ -128,19 +180,18 @@ impl Drop for HashLock<'_> {
 }
 
 impl BlobFiles {
-    /// The folders below `root`; staging is emptied.
-    pub(crate) fn open(fs: Arc<dyn Fs>, root: &Path) -> Result<Self, BlobError> {
+    /// The folders below `root`; staging is emptied. Uploads of up to `inline_bytes` bytes are kept in memory.
+    pub(crate) fn open(fs: Arc<dyn Fs>, root: &Path, inline_bytes: usize) -> Result<Self, BlobError> {
         let (blobs, staging) = (root.join("blobs"), root.join("staging"));
         for entry in fs.list(&staging).map_err(io_error(&staging))? {
             let path = staging.join(&entry.name);
             fs.remove_file(&path).map_err(io_error(&path))?;
         }
-        let counter = AtomicU64::new(random_u64());
+        let counter = Arc::new(AtomicU64::new(random_u64()));
         Ok(Self {
+            stage: Stage { fs: fs.clone(), staging, counter, inline_bytes },
             fs,
             blobs,
-            staging,
-            counter,
             busy: Mutex::default(),
             freed: Condvar::new(),
             settled: Mutex::default(),
@@ -161,11 +212,8 @@ impl BlobFiles {
         self.blobs.join(first).join(second).join(text.as_str())
     }
 
-    pub(crate) fn stage(&self) -> Result<StagedFile, BlobError> {
-        let name = format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed));
-        let path = self.staging.join(name);
-        let file = self.fs.create(&path).map_err(io_error(&path))?;
-        Ok(StagedFile { fs: self.fs.clone(), path, file, len: 0, kept: false })
+    pub(crate) fn stage(&self) -> StagedFile {
+        StagedFile::new(self.stage.clone())
     }
 
     /// First half of publishing: makes the bytes durable and the folder they go to, but gives no name yet. An existing
@@ -175,13 +223,14 @@ impl BlobFiles {
     pub(crate) fn harden(&self, staged: StagedFile, hash: Sha256) -> Result<Hardened, BlobError> {
         let path = self.path(hash);
         let existing = self.fs.meta(&path).map_err(io_error(&path))?;
-        if existing.is_some_and(|m| m.len == staged.len) {
+        if existing.is_some_and(|m| m.len == staged.len()) {
             // Whoever named it may have been stopped before the name was durable.
             let file = self.fs.open_write(&path).map_err(io_error(&path))?;
             file.sync_data().map_err(io_error(&path))?;
             return Ok(Hardened { path, staged: None });
         }
         self.make(path.parent().unwrap_or(&self.blobs))?;
+        let staged = staged.into_file()?;
         staged.file.sync_data().map_err(io_error(&staged.path))?;
         Ok(Hardened { path, staged: Some(staged) })
     }
@@ -244,7 +293,7 @@ impl BlobFiles {
     }
 
     /// The bytes of a blob whose recorded length is `size`.
-    pub(crate) fn open_blob(&self, hash: Sha256, size: u64) -> Result<BlobFile, BlobError> {
+    pub(crate) fn open_blob(&self, hash: Sha256, size: u64) -> Result<OpenBlob, BlobError> {
         let path = self.path(hash);
         let damaged = |found| BlobError::Damaged { hash, path: path.clone(), found, expected: size };
         let file = match self.fs.open_read(&path) {
@@ -256,7 +305,7 @@ impl BlobFiles {
         if found != size {
             return Err(damaged(found));
         }
-        Ok(BlobFile { file, len: size })
+        Ok(OpenBlob::staged(file, size, Bytes::new()))
     }
 
     /// Removes the bytes of a blob nobody refers to any more. The caller holds the hash's lock.
@@ -269,14 +318,37 @@ impl BlobFiles {
     }
 }
 
+/// Where the bytes of an open blob are.
+#[derive(Clone, Debug)]
+enum Source {
+    Memory(Bytes),
+    /// The first `filed` bytes in a file, the rest in memory.
+    File {
+        file: Arc<dyn FsFile>,
+        filed: u64,
+        rest: Bytes,
+    },
+}
+
 /// A blob opened for reading; stays readable when the blob is deleted meanwhile.
 #[derive(Clone, Debug)]
-pub struct BlobFile {
-    file: Arc<dyn FsFile>,
+pub struct OpenBlob {
+    source: Source,
     len: u64,
 }
 
-impl BlobFile {
+impl OpenBlob {
+    pub(crate) fn in_memory(bytes: Bytes) -> Self {
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Self { source: Source::Memory(bytes), len }
+    }
+
+    /// `filed` bytes in a file and `rest` behind them.
+    pub(crate) fn staged(file: Arc<dyn FsFile>, filed: u64, rest: Bytes) -> Self {
+        let len = filed + u64::try_from(rest.len()).unwrap_or(0);
+        Self { source: Source::File { file, filed, rest }, len }
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -294,57 +366,24 @@ impl BlobFile {
     /// # Errors
     /// As the operating system reports them.
     pub fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.file.read_at(buf, position)
-    }
-}
-
-/// Bytes of an upload under way. Dropped without being published, they are gone.
-#[derive(Debug)]
-pub struct StagedFile {
-    fs: Arc<dyn Fs>,
-    path: PathBuf,
-    file: Arc<dyn FsFile>,
-    len: u64,
-    kept: bool,
-}
-
-impl StagedFile {
-    /// Adds bytes at the end.
-    ///
-    /// # Errors
-    /// [`BlobError::DiskFull`] and [`BlobError::Io`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        let written = self.file.write_all_at(&mut [IoSlice::new(bytes)], self.len);
-        written.map_err(io_error(&self.path))?;
-        self.len += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        Ok(())
-    }
-
-    /// Bytes so far.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// True before the first byte.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The bytes so far, for reading.
-    #[must_use]
-    pub fn reader(&self) -> BlobFile {
-        BlobFile { file: self.file.clone(), len: self.len }
-    }
-}
-
-impl Drop for StagedFile {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = self.fs.remove_file(&self.path)
-        {
-            tracing::debug!(path = %self.path.display(), %error, "a staging file stays until the next start");
+        match &self.source {
+            Source::Memory(bytes) => Ok(copy_at(bytes, buf, position)),
+            Source::File { rest, filed, .. } if position >= *filed => Ok(copy_at(rest, buf, position - filed)),
+            Source::File { file, filed, .. } => {
+                let left = usize::try_from(filed - position).unwrap_or(usize::MAX);
+                let count = buf.len().min(left);
+                file.read_at(buf.get_mut(..count).unwrap_or_default(), position)
+            }
         }
     }
+}
+
+/// Copies what there is of `bytes` from `position` on.
+fn copy_at(bytes: &[u8], buf: &mut [u8], position: u64) -> usize {
+    let from = usize::try_from(position).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+    let count = from.len().min(buf.len());
+    if let (Some(to), Some(from)) = (buf.get_mut(..count), from.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
 }

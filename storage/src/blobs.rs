@@ -1,12 +1,18 @@
-//! Blobs by name: publishing, looking up, copying, deleting. Files are [`crate::blob`]'s, names the catalogue's.
+//! Blobs by name: publishing, looking up, copying, deleting. Files are [`crate::blob`]'s, small blobs [`crate::inline`]'s,
+//! names the catalogue's.
 
-use crate::blob::{BlobError, BlobFile, HashLock, StagedFile};
+use bytes::Bytes;
+
+use crate::blob::{BlobError, HashLock, OpenBlob};
 use crate::catalogue::CatalogueError;
 use crate::ids::Sha256;
 use crate::index::StateKeyspace;
+use crate::inline::{BlobPrefix, PREFIX_LEN};
 use crate::publish::Upload;
-use crate::state::{BlobRecord, BlobRefKey, Change, StateKey};
-use crate::store::Store;
+use crate::queue::{Append, InlineBlob, Lane, Request};
+use crate::staged::StagedFile;
+use crate::state::{BlobRecord, BlobRefKey, Change, Encoding, StateKey, StoredRecord};
+use crate::store::{AppendError, Core, Store, state_batch, wait};
 
 /// What became of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +29,15 @@ impl Store {
     /// Starts an upload.
     ///
     /// # Errors
-    /// [`BlobError::DiskFull`] and [`BlobError::Io`].
+    /// [`BlobError::DiskFull`].
     pub fn stage(&self) -> Result<StagedFile, BlobError> {
         if self.disk_full() {
             return Err(BlobError::DiskFull);
         }
-        self.core.blobs.stage()
+        Ok(self.core.blobs.stage())
     }
 
-    /// Stores an upload under a name: file first, then the state record. The caller vouches that `key.hash` is the
+    /// Stores an upload under a name: a small one in the commit of its state record, else the file first. The caller vouches that `key.hash` is the
     /// SHA-256 of the staged bytes. Storing the same name again renews its time and description.
     ///
     /// # Durability
@@ -40,12 +46,30 @@ impl Store {
     /// See [`BlobError`].
     pub fn publish(&self, staged: StagedFile, key: &BlobRefKey, description: Vec<u8>) -> Result<BlobRecord, BlobError> {
         check_names(key)?;
-        let _lock = self.core.blobs.lock(key.hash);
+        let core = &self.core;
+        let _lock = core.blobs.lock(key.hash);
         let size = staged.len();
-        let known = self.core.catalogue.names(key.hash)?;
-        let there = !known.is_empty() && self.core.blobs.open_blob(key.hash, size).is_ok();
-        let file = if there { None } else { Some(self.core.blobs.harden(staged, key.hash)?) };
-        self.core.publishing.publish(&self.core, Upload { file, key: key.clone(), size, description })
+        let known = core.catalogue.names(key.hash)?;
+        let there = !known.is_empty() && core.open_stored(key.hash, size).is_ok();
+        let (key, before) = (key.clone(), core.stored(key.hash)?);
+        let upload = |file, stored| Upload { file, key: key.clone(), size, description: description.clone(), stored };
+        if there {
+            return core.publishing.publish(core, upload(None, None));
+        }
+        if let Some(bytes) = staged.small() {
+            let record = BlobRecord { size, stored_ms: core.now_ms(), description };
+            core.publish_inline(&key, &record, bytes)?;
+            if !known.is_empty()
+                && !before.inline
+                && let Err(error) = core.blobs.remove(key.hash)
+            {
+                tracing::warn!(%error, "the damaged file of a blob that is inline now stays");
+            }
+            return Ok(record);
+        }
+        let stored = StoredRecord { inline: false, encoding: Encoding::Plain };
+        let file = core.blobs.harden(staged, key.hash)?;
+        core.publishing.publish(core, upload(Some(file), (stored != before).then_some(stored)))
     }
 
     fn put_reference(&self, _lock: &HashLock<'_>, key: &BlobRefKey, record: &BlobRecord) -> Result<(), BlobError> {
@@ -77,9 +101,9 @@ impl Store {
     /// The bytes of a stored blob.
     ///
     /// # Errors
-    /// [`BlobError::Damaged`] when the file is gone or has another length.
-    pub fn open_blob(&self, hash: Sha256, record: &BlobRecord) -> Result<BlobFile, BlobError> {
-        self.core.blobs.open_blob(hash, record.size)
+    /// See [`BlobError::is_damage`].
+    pub fn open_blob(&self, hash: Sha256, record: &BlobRecord) -> Result<OpenBlob, BlobError> {
+        self.core.open_stored(hash, record.size)
     }
 
     /// Stores a blob under a second name without copying bytes. False when there is nothing under `from`.
@@ -93,7 +117,7 @@ impl Store {
         assert_eq!(from.hash, to.hash, "a copy keeps its hash");
         let lock = self.core.blobs.lock(from.hash);
         let Some(record) = self.core.catalogue.get(from)? else { return Ok(false) };
-        self.core.blobs.open_blob(from.hash, record.size)?;
+        self.core.open_stored(from.hash, record.size)?;
         let record = BlobRecord { stored_ms: self.core.now_ms(), ..record };
         self.put_reference(&lock, to, &record)?;
         Ok(true)
@@ -125,13 +149,70 @@ impl Store {
         if older_than.is_some_and(|limit| record.stored_ms.div_euclid(1000) >= limit) {
             return Ok(Deleted::TooYoung);
         }
-        let change = Change::remove(&StateKey::BlobRef(key.clone()));
-        self.core.change_wait(vec![(StateKeyspace::State, change)], true)?;
-        if self.core.catalogue.names(key.hash)?.is_empty() {
+        let mut changes = vec![(StateKeyspace::State, Change::remove(&StateKey::BlobRef(key.clone())))];
+        let last = self.core.catalogue.names(key.hash)?.iter().all(|(name, _)| name == key);
+        let stored = self.core.stored(key.hash)?;
+        if last && stored != StoredRecord::default() {
+            changes.push((StateKeyspace::State, Change::remove(&StateKey::Stored(key.hash))));
+        }
+        self.core.change_wait(changes, true)?;
+        if last && !stored.inline {
             self.core.blobs.remove(key.hash)?;
         }
         Ok(Deleted::Removed)
     }
+}
+
+impl Core {
+    /// The bytes of a blob, wherever they are. What is not found is looked up once more: it may have been moved, or
+    /// deleted and stored again, since.
+    fn open_stored(&self, hash: Sha256, size: u64) -> Result<OpenBlob, BlobError> {
+        match self.open_once(hash, size) {
+            Err(error) if error.is_damage() => self.open_once(hash, size),
+            opened => opened,
+        }
+    }
+
+    fn open_once(&self, hash: Sha256, size: u64) -> Result<OpenBlob, BlobError> {
+        if !self.stored(hash)?.inline {
+            return self.blobs.open_blob(hash, size);
+        }
+        let (payload, place) = self.read_inline(hash)?;
+        let bytes = payload.slice(PREFIX_LEN.min(payload.len())..);
+        match u64::try_from(bytes.len()).is_ok_and(|len| len == size) {
+            true => Ok(OpenBlob::in_memory(bytes)),
+            false => Err(place.damaged(hash)),
+        }
+    }
+
+    /// Stores a small blob and its reference in one commit. The caller holds the hash's lock.
+    fn publish_inline(&self, key: &BlobRefKey, record: &BlobRecord, bytes: &[u8]) -> Result<(), BlobError> {
+        let encoding = Encoding::Plain;
+        let prefix = BlobPrefix { hash: key.hash, encoding }.encode();
+        let payload = Bytes::from([&prefix[..], bytes].concat());
+        let stored = StoredRecord { inline: true, encoding };
+        let changes = vec![
+            (StateKeyspace::State, Change::put(&StateKey::BlobRef(key.clone()), record)),
+            (StateKeyspace::State, Change::put(&StateKey::Stored(key.hash), &stored)),
+        ];
+        let batch =
+            state_batch(changes.iter().map(|(_, change)| change), self.now_ms())?.ok_or(AppendError::TooLarge)?;
+        let appends = vec![Append { partition: self.state_partition.clone(), batch }];
+        let blobs = vec![InlineBlob { hash: key.hash, payload }];
+        let done = wait(|done| {
+            let request = Request { appends, blobs, changes, catalogue: true, done };
+            if let Err((request, error)) = self.queue.push_when_room(lane_of(key.hash), request) {
+                (request.done)(Err(error));
+            }
+        });
+        Ok(done.map(drop)?)
+    }
+}
+
+/// Uploads give way to each other, and to everybody else.
+fn lane_of(hash: Sha256) -> Lane {
+    let first = hash.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    Lane(first | 1 << 63)
 }
 
 fn check_names(key: &BlobRefKey) -> Result<(), BlobError> {

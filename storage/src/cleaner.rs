@@ -14,6 +14,7 @@
 //! It has a thread of its own; [`Store::clean`] does one pass by hand. Keeps the law NO-SKIP: a segment in which a
 //! header cannot be read, or a live frame, stays as it is.
 
+mod blobs;
 mod compact;
 pub(crate) mod file;
 mod groups;

@@ -14,17 +14,20 @@ use bytes::Bytes;
 use crate::apply::CommitRows;
 use crate::frame::{FrameHeader, FrameKind, HEADER_LEN, frame_len};
 use crate::fs::is_full;
-use crate::ids::{CommitNumber, Offset, PartitionNumber};
-use crate::index::Rows;
+use crate::ids::{CommitNumber, Offset, PartitionNumber, Sha256};
+use crate::index::{Rows, StateKeyspace};
+use crate::inline::{hash_key, row_of_dead_frame};
+use crate::keys::blob::BlobRow;
+use crate::keys::encode_value;
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
 use crate::keys::producer::WrittenBatch;
 use crate::keys::time::TimeKey;
 use crate::partition::{Life, Partition, TailRow};
 use crate::producers::Producers;
-use crate::queue::{Append, Appended, Lanes, Request};
+use crate::queue::{Append, Appended, InlineBlob, Lanes, Request};
 use crate::segments::{EDGE_LEN, Prepared, Sealing};
-use crate::state::FIRST_PARTITION;
+use crate::state::{Change, FIRST_PARTITION};
 use crate::store::{AppendError, Core, Durability};
 
 /// The segment being appended to.
@@ -35,12 +38,22 @@ struct Active {
     last_frame: u64,
 }
 
-/// One frame of the commit under way.
-struct Planned {
+/// What a frame of the commit under way holds.
+enum Content {
+    Batch(PlannedBatch),
+    Blob(Sha256),
+}
+
+struct PlannedBatch {
     partition: Arc<Partition>,
     base_offset: Offset,
     last_offset_delta: u32,
     max_timestamp: i64,
+}
+
+/// One frame of the commit under way.
+struct Planned {
+    content: Content,
     payload: Bytes,
     position: u64,
 }
@@ -48,6 +61,13 @@ struct Planned {
 impl Planned {
     fn payload_len(&self) -> u32 {
         u32::try_from(self.payload.len()).unwrap_or(u32::MAX)
+    }
+
+    fn is_state(&self) -> bool {
+        match &self.content {
+            Content::Batch(batch) => batch.partition.number() < FIRST_PARTITION,
+            Content::Blob(_) => false,
+        }
     }
 }
 
@@ -158,6 +178,9 @@ impl Committer {
             let (first, mark) = (frames.len(), self.producers.mark());
             let mut appended = Vec::with_capacity(request.appends.len());
             let mut refused = None;
+            let blob =
+                |blob: InlineBlob| Planned { content: Content::Blob(blob.hash), payload: blob.payload, position: 0 };
+            frames.extend(std::mem::take(&mut request.blobs).into_iter().map(blob));
             for append in std::mem::take(&mut request.appends) {
                 match self.plan_one(append, &mut ends, &mut frames) {
                     Ok(one) => appended.push(one),
@@ -169,7 +192,9 @@ impl Committer {
             }
             if refused.is_some() {
                 for frame in frames.drain(first..) {
-                    ends.insert(frame.partition.number(), frame.base_offset);
+                    if let Content::Batch(batch) = frame.content {
+                        ends.insert(batch.partition.number(), batch.base_offset);
+                    }
                 }
                 self.producers.back_to(mark);
             }
@@ -205,20 +230,19 @@ impl Committer {
         }
         *end += i64::from(header.last_offset_delta) + 1;
         let payload = batch.place(base_offset, partition.leader_epoch());
-        frames.push(Planned {
+        let content = Content::Batch(PlannedBatch {
             partition,
             base_offset,
             last_offset_delta: u32::try_from(header.last_offset_delta).unwrap_or(0),
             max_timestamp: header.max_timestamp,
-            payload,
-            position: 0,
         });
+        frames.push(Planned { content, payload, position: 0 });
         Ok(Appended { base_offset, append_time_ms, duplicate: false, log_start })
     }
 
     /// Writes the frames and makes them durable as the mode says.
     fn write(&mut self, mut frames: Vec<Planned>) -> Result<Vec<Planned>, WriteError> {
-        let state_only = frames.iter().all(|f| f.partition.number() < FIRST_PARTITION);
+        let state_only = frames.iter().all(Planned::is_state);
         let total: u64 = frames.iter().map(|f| frame_len(f.payload_len())).sum();
         self.make_room(total, state_only)?;
         let Some(active) = &mut self.active else { return Err(WriteError::Fatal(io::Error::other("no segment"))) };
@@ -293,28 +317,37 @@ impl Committer {
         let mut rows = Rows { producers, ..Rows::default() };
         for outcome in outcomes.iter().filter(|outcome| outcome.appended.is_ok()) {
             let changes = outcome.request.changes.iter();
-            rows.state.extend(changes.map(|(keyspace, c)| (*keyspace, c.key.clone(), c.value.clone())));
+            for (keyspace, Change { key, value }) in changes {
+                rows.state.push((*keyspace, key.clone(), value.clone()));
+                rows.state.extend(row_of_dead_frame(*keyspace, key, value.as_deref()));
+            }
+        }
+        for frame in &frames {
+            if let Content::Blob(hash) = &frame.content {
+                let row = BlobRow::new(active.prepared.number, frame.position, frame.payload_len(), self.commit);
+                rows.state.push((StateKeyspace::Blobs, hash_key(*hash), Some(encode_value(&row).into())));
+            }
         }
         core.pending.show(self.commit, &rows.state);
         let mut payloads = Vec::with_capacity(frames.len());
         let mut partitions = Vec::with_capacity(frames.len());
         for frame in frames {
-            let (partition, base_offset) = (frame.partition.number(), frame.base_offset);
-            let row = BatchRow::new(
-                active.prepared.number,
-                frame.position,
-                frame.payload_len(),
-                frame.last_offset_delta,
-                frame.max_timestamp,
-            )
-            .appended_at(self.append_ms);
-            if frame.partition.gets_time_row(frame.max_timestamp) {
-                rows.times.push((TimeKey { partition, timestamp: frame.max_timestamp }, base_offset));
+            let len = frame.payload_len();
+            let Content::Batch(PlannedBatch { partition: of, base_offset, last_offset_delta, max_timestamp }) =
+                frame.content
+            else {
+                continue;
+            };
+            let partition = of.number();
+            let row = BatchRow::new(active.prepared.number, frame.position, len, last_offset_delta, max_timestamp)
+                .appended_at(self.append_ms);
+            if of.gets_time_row(max_timestamp) {
+                rows.times.push((TimeKey { partition, timestamp: max_timestamp }, base_offset));
             }
             rows.batches.push((BatchKey { partition, base_offset }, row));
-            frame.partition.publish(std::iter::once(TailRow { base_offset, row, commit: self.commit }));
+            of.publish(std::iter::once(TailRow { base_offset, row, commit: self.commit }));
             payloads.push(((partition, base_offset), frame.payload));
-            partitions.push(frame.partition);
+            partitions.push(of);
         }
         let marker = Marker::new(self.commit, self.synced, active.prepared.number, active.position, active.last_frame);
         core.synced.store(self.synced, Ordering::Release);
@@ -378,7 +411,7 @@ fn refuse_gone(requests: Vec<Request>) -> Vec<Request> {
 }
 
 fn is_state(request: &Request) -> bool {
-    request.appends.iter().all(|a| a.partition.number() < FIRST_PARTITION)
+    request.blobs.is_empty() && request.appends.iter().all(|a| a.partition.number() < FIRST_PARTITION)
 }
 
 fn sealing(active: &Active, commit: CommitNumber) -> Sealing {
@@ -395,18 +428,22 @@ fn headers(
     append_time_ms: i64,
 ) -> Vec<[u8; HEADER_LEN]> {
     let header = |(ordinal, frame): (usize, &Planned)| {
+        let (kind, partition, base_offset, last_offset_delta) = match &frame.content {
+            Content::Batch(b) => (FrameKind::Batch, b.partition.number(), b.base_offset, b.last_offset_delta),
+            Content::Blob(_) => (FrameKind::Blob, PartitionNumber(0), 0, 0),
+        };
         let header = FrameHeader {
-            kind: FrameKind::Batch,
+            kind,
             last_of_commit: ordinal + 1 == frames.len(),
             payload_len: frame.payload_len(),
             payload_crc: crc32c::crc32c(&frame.payload),
             segment: active.prepared.number,
-            partition: frame.partition.number(),
+            partition,
             commit,
             synced,
-            base_offset: frame.base_offset,
+            base_offset,
             append_time_ms,
-            last_offset_delta: frame.last_offset_delta,
+            last_offset_delta,
             ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
             salt: active.prepared.salt,
         };

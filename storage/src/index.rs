@@ -11,7 +11,8 @@ use bytes::Bytes;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::frame::frame_len;
-use crate::ids::{Offset, PartitionNumber, SegmentNumber};
+use crate::ids::{Offset, PartitionNumber, SegmentNumber, Sha256};
+use crate::keys::blob::BlobRow;
 use crate::keys::cleaned::{CleanedHead, decode_number, encode_number};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::{MARKER_KEY, Marker};
@@ -42,13 +43,15 @@ impl IndexError {
     }
 }
 
-/// Which projection of an internal topic a row belongs to.
+/// Which keyspace a row of state belongs to: each but the last is the projection of an internal topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateKeyspace {
     /// Newest value of each key of `__azulite_state`.
     State,
     /// Newest value of each key of `__consumer_offsets`.
     Groups,
+    /// Where the frame of each inline blob lies.
+    Blobs,
 }
 
 /// What one run of commits does to the index.
@@ -109,6 +112,7 @@ pub struct Index {
     producers: Keyspace,
     state: Keyspace,
     groups: Keyspace,
+    blobs: Keyspace,
     cleaned: Keyspace,
     meta: Keyspace,
     dead: Arc<Mutex<HashMap<SegmentNumber, u64>>>,
@@ -139,8 +143,9 @@ impl Index {
         let keyspace = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let (log, time, state) = (keyspace("log")?, keyspace("time")?, keyspace("state")?);
         let (groups, producers, meta) = (keyspace("groups")?, keyspace("producers")?, keyspace("meta")?);
-        let (cleaned, dead, editing) = (keyspace("cleaned")?, Arc::default(), Arc::default());
-        Ok(Self { db, log, time, producers, state, groups, cleaned, meta, dead, editing })
+        let (cleaned, blobs) = (keyspace("cleaned")?, keyspace("blobs")?);
+        let (dead, editing) = (Arc::default(), Arc::default());
+        Ok(Self { db, log, time, producers, state, groups, blobs, cleaned, meta, dead, editing })
     }
 
     /// Up to where the index has been brought; `None` for a new one.
@@ -159,6 +164,10 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn apply(&self, rows: Rows, marker: Marker) -> Result<(), IndexError> {
+        // The cleaner must not point a row to a new place that is taken out here.
+        let of_blobs = rows.state.iter().any(|(keyspace, ..)| *keyspace == StateKeyspace::Blobs);
+        let _editing = of_blobs.then(|| self.edit());
+        let dead = self.dying_blobs(&rows.state)?;
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
         for (key, row) in rows.batches {
             batch.insert(&self.log, key.encode(), encode_value(&row));
@@ -176,7 +185,26 @@ impl Index {
             }
         }
         batch.insert(&self.meta, MARKER_KEY, encode_value(&marker));
-        Ok(batch.commit()?)
+        batch.commit()?;
+        self.note_dead_frames(dead.iter().map(|row| (row.segment(), row.payload_len)));
+        Ok(())
+    }
+
+    /// The frames of blobs that lose their rows by these changes.
+    fn dying_blobs(&self, rows: &[(StateKeyspace, Bytes, Option<Bytes>)]) -> Result<Vec<BlobRow>, IndexError> {
+        let mut newest: HashMap<&Bytes, Option<BlobRow>> = HashMap::new();
+        let mut dying = Vec::new();
+        for (_, key, value) in rows.iter().filter(|(keyspace, ..)| *keyspace == StateKeyspace::Blobs) {
+            let before = match (newest.get(key), value) {
+                (Some(row), _) => *row,
+                // What was not there before is not looked for.
+                (None, Some(_)) => None,
+                (None, None) => self.blob(key)?,
+            };
+            dying.extend(before);
+            newest.insert(key, value.as_ref().and_then(|bytes| decode_value(bytes)));
+        }
+        Ok(dying)
     }
 
     /// Takes rows of batches out, all or nothing. The marker stays: rows that recovery puts in again are taken out
@@ -291,8 +319,13 @@ impl Index {
 
     /// Counts frames that no row names any more.
     pub(crate) fn note_dead<'a>(&self, rows: impl Iterator<Item = &'a BatchRow>) {
+        self.note_dead_frames(rows.map(|row| (row.segment(), row.payload_len)));
+    }
+
+    /// Counts frames of these payload lengths that no row names any more.
+    pub(crate) fn note_dead_frames(&self, frames: impl Iterator<Item = (SegmentNumber, u32)>) {
         let mut dead = self.dead();
-        rows.for_each(|row| *dead.entry(row.segment()).or_default() += frame_len(row.payload_len));
+        frames.for_each(|(segment, len)| *dead.entry(segment).or_default() += frame_len(len));
     }
 
     /// Bytes of a segment's frames that lost their rows since opening.
@@ -307,7 +340,8 @@ impl Index {
 
     /// True when it has no rows at all.
     pub(crate) fn is_empty(&self) -> Result<bool, IndexError> {
-        for keyspace in [&self.log, &self.time, &self.producers, &self.state, &self.groups, &self.cleaned] {
+        for keyspace in [&self.log, &self.time, &self.producers, &self.state, &self.groups, &self.blobs, &self.cleaned]
+        {
             if !keyspace.is_empty()? {
                 return Ok(false);
             }
@@ -358,6 +392,7 @@ impl Index {
         match keyspace {
             StateKeyspace::State => &self.state,
             StateKeyspace::Groups => &self.groups,
+            StateKeyspace::Blobs => &self.blobs,
         }
     }
 
@@ -404,6 +439,27 @@ impl Index {
         let prefix = prefix.to_vec();
         let rows = self.keyspace(keyspace).range::<Vec<u8>, _>((from, Unbounded)).map(pair);
         rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+    }
+
+    /// Where the frame of an inline blob lies.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(crate) fn blob(&self, hash: &[u8]) -> Result<Option<BlobRow>, IndexError> {
+        let row = self.blobs.get(hash)?;
+        row.map(|bytes| decode_value(&bytes).ok_or_else(|| damaged("blobs", hash))).transpose()
+    }
+
+    /// Every inline blob, by hash.
+    ///
+    /// # Errors
+    /// See [`IndexError`], per row.
+    pub(crate) fn inline_blobs(&self) -> impl Iterator<Item = Result<(Sha256, BlobRow), IndexError>> + use<> {
+        self.blobs.iter().map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            let hash = <[u8; 32]>::try_from(key.as_ref()).ok().map(Sha256);
+            hash.zip(decode_value(&value)).ok_or_else(|| damaged("blobs", &key))
+        })
     }
 
     /// The last batch that begins at or before `offset`, with its row.
@@ -531,6 +587,7 @@ impl Index {
     pub fn dump(&self) -> Result<Vec<IndexRow>, IndexError> {
         let mut rows = Vec::new();
         for (name, keyspace) in [
+            ("blobs", &self.blobs),
             ("cleaned", &self.cleaned),
             ("groups", &self.groups),
             ("log", &self.log),

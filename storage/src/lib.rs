@@ -8,7 +8,7 @@
 //! | [`index`], [`keys`] | fjall: everything that is looked up; rebuilt from the segments |
 //! | [`recover`] | bringing the index forward, torn tails, damage |
 //! | [`cleaner`] | removing, rewriting and compacting what is dead in sealed segments |
-//! | [`blob`], [`catalogue`] | blob files; sled: their names |
+//! | [`blob`], [`staged`], `inline`, [`catalogue`] | blob files; uploads under way; small blobs in the log; sled: their names |
 //! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`membership`], [`partition`] | what all of these share |
 
 mod apply;
@@ -28,6 +28,7 @@ pub mod fs;
 pub mod groups;
 pub mod ids;
 pub mod index;
+mod inline;
 mod keeper;
 pub mod keys;
 pub mod log;
@@ -41,6 +42,7 @@ pub mod queue;
 pub mod recover;
 pub mod retention;
 pub mod segments;
+pub mod staged;
 pub mod state;
 pub mod store;
 mod sweep;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::blob::{BlobError, Hardened};
 use crate::dir_syncs::DirSyncs;
 use crate::index::StateKeyspace;
-use crate::state::{BlobRecord, BlobRefKey, Change, StateKey};
+use crate::state::{BlobRecord, BlobRefKey, Change, StateKey, StoredRecord};
 use crate::store::{AppendError, Core};
 
 /// Uploads in one group, at most.
@@ -26,6 +26,8 @@ pub(crate) struct Upload {
     pub(crate) key: BlobRefKey,
     pub(crate) size: u64,
     pub(crate) description: Vec<u8>,
+    /// How the bytes are stored, where that is new.
+    pub(crate) stored: Option<StoredRecord>,
 }
 
 type Outcome = Result<BlobRecord, BlobError>;
@@ -96,7 +98,7 @@ impl Publishing {
         let (mut files, mut references, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for Waiting { upload, told: one } in group {
             files.push(upload.file);
-            references.push((upload.key, upload.size, upload.description));
+            references.push((upload.key, upload.size, upload.description, upload.stored));
             told.push(one);
         }
         let naming = core.blobs.name_all(files);
@@ -126,12 +128,18 @@ impl Drop for Successor<'_> {
     }
 }
 
+/// Name, size, description, and how it is stored, where that is new.
+type Reference = (BlobRefKey, u64, Vec<u8>, Option<StoredRecord>);
+
 /// Refers to the blobs whose names are durable, all in one commit; one outcome for each.
-fn refer(core: &Core, named: Vec<Result<(), BlobError>>, references: Vec<(BlobRefKey, u64, Vec<u8>)>) -> Vec<Outcome> {
+fn refer(core: &Core, named: Vec<Result<(), BlobError>>, references: Vec<Reference>) -> Vec<Outcome> {
     let stored_ms = core.now_ms();
     let mut changes = Vec::with_capacity(references.len());
-    let mut refer = |(key, size, description)| {
+    let mut refer = |(key, size, description, stored): Reference| {
         let record = BlobRecord { size, stored_ms, description };
+        if let Some(stored) = stored {
+            changes.push((StateKeyspace::State, Change::put(&StateKey::Stored(key.hash), &stored)));
+        }
         changes.push((StateKeyspace::State, Change::put(&StateKey::BlobRef(key), &record)));
         record
     };

@@ -5,8 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::batch::CheckedBatch;
-use crate::ids::Offset;
+use crate::ids::{Offset, Sha256};
 use crate::index::StateKeyspace;
 use crate::partition::Partition;
 use crate::state::Change;
@@ -37,9 +39,17 @@ pub struct Append {
     pub batch: CheckedBatch,
 }
 
+/// A small blob for the log: the payload of its frame.
+#[derive(Debug)]
+pub(crate) struct InlineBlob {
+    pub(crate) hash: Sha256,
+    pub(crate) payload: Bytes,
+}
+
 /// What is committed together or not at all.
 pub(crate) struct Request {
     pub(crate) appends: Vec<Append>,
+    pub(crate) blobs: Vec<InlineBlob>,
     /// The same changes that the appended state batches hold, as index rows.
     pub(crate) changes: Vec<(StateKeyspace, Change)>,
     /// True when the reply waits for the blob catalogue too.
@@ -49,7 +59,8 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn bytes(&self) -> usize {
-        self.appends.iter().map(|a| a.batch.len() + 128).sum()
+        let batches: usize = self.appends.iter().map(|a| a.batch.len() + 128).sum();
+        batches + self.blobs.iter().map(|blob| blob.payload.len() + 128).sum::<usize>()
     }
 }
 
@@ -67,6 +78,8 @@ struct Inner {
     closed: Option<AppendError>,
     /// True while the committer sleeps: only then it has to be woken.
     idle: bool,
+    /// How many wait for room.
+    waiting: usize,
 }
 
 /// The queue in front of the committer.
@@ -74,6 +87,7 @@ pub(crate) struct Queue {
     limit: usize,
     inner: Mutex<Inner>,
     filled: Condvar,
+    room: Condvar,
 }
 
 /// What the committer gets.
@@ -86,7 +100,7 @@ pub(crate) struct Taken {
 
 impl Queue {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, inner: Mutex::default(), filled: Condvar::new() }
+        Self { limit, inner: Mutex::default(), filled: Condvar::new(), room: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -94,6 +108,10 @@ impl Queue {
     }
 
     /// Queues a request, or hands it back with the reason.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a refusal hands the request back, which is moved as often as otherwise"
+    )]
     pub(crate) fn push(&self, lane: Option<Lane>, request: Request) -> Result<(), (Request, AppendError)> {
         let bytes = request.bytes();
         let mut inner = self.lock();
@@ -115,11 +133,35 @@ impl Queue {
         Ok(())
     }
 
+    /// [`Queue::push`], once there is room: for callers that hold no more than what they push.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a refusal hands the request back, which is moved as often as otherwise"
+    )]
+    pub(crate) fn push_when_room(&self, lane: Lane, mut request: Request) -> Result<(), (Request, AppendError)> {
+        loop {
+            request = match self.push(Some(lane), request) {
+                Err((request, AppendError::Overloaded { .. })) => request,
+                other => return other,
+            };
+            let bytes = request.bytes();
+            let mut inner = self.lock();
+            inner.waiting += 1;
+            while inner.closed.is_none() && inner.bytes > 0 && inner.bytes + bytes > self.limit {
+                inner = self.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            }
+            inner.waiting -= 1;
+        }
+    }
+
     /// Waits for requests, at most until `until`, and takes up to `limit` bytes of them (the first one whatever its
     /// size). What was taken before counts as committed.
     pub(crate) fn take(&self, lanes: &mut Lanes, limit: usize, until: Option<Instant>) -> Taken {
         let mut inner = self.lock();
         inner.bytes -= std::mem::take(&mut lanes.taken_bytes);
+        if inner.waiting > 0 {
+            self.room.notify_all();
+        }
         while inner.arrived.is_empty() && lanes.is_empty() && inner.closed.is_none() {
             inner.idle = true;
             inner = match until.map(|u| u.saturating_duration_since(Instant::now())) {
@@ -140,6 +182,7 @@ impl Queue {
     pub(crate) fn close(&self, reason: AppendError) {
         self.lock().closed.get_or_insert(reason);
         self.filled.notify_all();
+        self.room.notify_all();
     }
 
     /// Takes everything that has not reached the committer.
@@ -240,7 +283,7 @@ mod tests {
         let mut builder = BatchBuilder::default();
         builder.push(0, None, Some(&vec![0; size]));
         let appends = vec![Append { partition, batch: builder.build().unwrap() }];
-        Request { appends, changes: Vec::new(), catalogue: false, done: Box::new(|_| {}) }
+        Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, done: Box::new(|_| {}) }
     }
 
     #[test]
@@ -277,5 +320,27 @@ mod tests {
         let mut lanes = Lanes::default();
         assert_eq!(queue.take(&mut lanes, usize::MAX, None).requests.len(), 2, "what was taken in is still committed");
         assert!(queue.take(&mut lanes, usize::MAX, None).closed);
+    }
+
+    #[test]
+    fn who_waits_for_room_gets_it_with_the_next_commit_or_hears_that_there_is_none() {
+        let queue = Queue::new(1000);
+        queue.push(Some(Lane(1)), request(900)).map_err(|e| e.1).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| queue.push_when_room(Lane(2), request(500)).map_err(|e| e.1));
+            while queue.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+            let mut lanes = Lanes::default();
+            assert_eq!(queue.take(&mut lanes, usize::MAX, None).requests.len(), 1);
+            assert_eq!(queue.take(&mut lanes, usize::MAX, None).requests.len(), 1, "what waited");
+            assert_eq!(waiter.join().unwrap(), Ok(()));
+            let waiter = scope.spawn(|| queue.push_when_room(Lane(2), request(900)).map_err(|e| e.1));
+            while queue.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+            queue.close(AppendError::Closed);
+            assert_eq!(waiter.join().unwrap(), Err(AppendError::Closed));
+        });
     }
 }

@@ -3,6 +3,7 @@
 //! Let S be the highest commit that any good frame or the marker calls synced. A bad or missing frame in a commit up to
 //! S is damage; from the first incomplete commit after S on everything is a torn tail. Keeps the law NO-SKIP.
 
+mod blobs;
 pub(crate) mod cleaned;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -15,8 +16,9 @@ use bytes::Bytes;
 use crate::batch::{BatchHeader, Records};
 use crate::frame::{ALIGNMENT, FrameHeader, FrameKind};
 use crate::fs::{Fs, FsFile, read_exact_at};
-use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber};
+use crate::ids::{CommitNumber, Offset, PartitionNumber, SegmentNumber, Sha256};
 use crate::index::{Changes, Index, IndexError, Rows, StateKeyspace};
+use crate::inline::{blob_in, row_of_dead_frame};
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::keys::marker::Marker;
 use crate::keys::producer::ProducerKey;
@@ -42,6 +44,15 @@ pub struct BadRegion {
     pub to: u64,
     /// The partition and offsets it held, where they are known.
     pub lost: Option<(PartitionNumber, Offset, Offset)>,
+    /// The inline blob it held, where that is known.
+    pub blob: Option<Sha256>,
+}
+
+impl BadRegion {
+    /// A region that does not say what it held.
+    pub(crate) fn nameless(segment: SegmentNumber, from: u64, to: u64) -> Self {
+        Self { segment, from, to, lost: None, blob: None }
+    }
 }
 
 /// What recovery did and found.
@@ -72,6 +83,8 @@ struct Framed {
     produced: Option<BatchHeader>,
     /// The payload of a state record batch.
     state: Option<Bytes>,
+    /// The blob that a blob frame holds.
+    blob: Option<Sha256>,
 }
 
 /// One commit on the way through recovery.
@@ -90,7 +103,7 @@ struct Commit {
 impl Commit {
     /// Bad bytes that tell nothing of any commit.
     fn is_noise(&self) -> bool {
-        self.frames.is_empty() && self.bad.iter().all(|bad| bad.lost.is_none())
+        self.frames.is_empty() && self.bad.iter().all(|bad| bad.lost.is_none() && bad.blob.is_none())
     }
 
     /// Whether nothing is missing between it and the commit before `expected`.
@@ -202,6 +215,7 @@ impl<'a> Recovery<'a> {
             true => self.finish_rebuild()?,
             false => self.apply_unknown()?,
         }
+        self.forget_replaced_blobs()?;
         self.cut_tail()?;
         self.seal_and_clean()?;
         self.seal_earlier(&numbers, start)?;
@@ -240,7 +254,7 @@ impl<'a> Recovery<'a> {
                 }
                 Found::Bad { from, to, header } => {
                     span.end = to.next_multiple_of(ALIGNMENT);
-                    self.bad(number, from, to, header);
+                    self.bad(number, from, to, header)?;
                 }
                 Found::End { sealed, .. } => span.sealed = sealed,
             }
@@ -256,12 +270,14 @@ impl<'a> Recovery<'a> {
         }
         self.synced = self.synced.max(header.synced);
         self.report.append_ms = self.report.append_ms.max(header.append_time_ms);
-        let batch = BatchHeader::read(payload).ok();
-        let state = (header.partition < FIRST_PARTITION).then(|| payload.clone());
+        let is_batch = header.kind == FrameKind::Batch;
+        let batch = if is_batch { BatchHeader::read(payload).ok() } else { None };
+        let state = (is_batch && header.partition < FIRST_PARTITION).then(|| payload.clone());
+        let blob = blob_in(&header, payload);
         let max_timestamp = batch.map_or(-1, |b| b.max_timestamp);
         let end = position + header.frame_len();
         let produced = batch.filter(|batch| batch.producer().is_some());
-        let framed = Framed { header, position, max_timestamp, produced, state };
+        let framed = Framed { header, position, max_timestamp, produced, state, blob };
         self.add(segment, header.commit, position, end, Ok(framed));
         if header.last_of_commit
             && let Some(commit) = self.waiting.back_mut()
@@ -270,20 +286,28 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    fn bad(&mut self, segment: SegmentNumber, from: u64, to: u64, header: Option<FrameHeader>) {
+    fn bad(
+        &mut self,
+        segment: SegmentNumber,
+        from: u64,
+        to: u64,
+        header: Option<FrameHeader>,
+    ) -> Result<(), OpenError> {
         let open = self.waiting.back().filter(|c| !c.complete).map(|c| c.number);
         let last = self.waiting.back().map_or(self.expected - 1, |c| c.number);
         let number = header.map_or(open.unwrap_or(last + 1), |h| h.commit);
-        let lost = header.map(|h| {
+        let lost = header.filter(|h| h.kind == FrameKind::Batch).map(|h| {
             let end = h.base_offset + i64::from(h.last_offset_delta) + 1;
             (h.partition, h.base_offset, end)
         });
-        self.add(segment, number, from, to, Err(BadRegion { segment, from, to, lost }));
+        let blob = self.bad_blob(segment, from, header)?;
+        self.add(segment, number, from, to, Err(BadRegion { segment, from, to, lost, blob }));
         if header.is_some_and(|h| h.last_of_commit)
             && let Some(commit) = self.waiting.back_mut()
         {
             commit.complete = true;
         }
+        Ok(())
     }
 
     fn add(
@@ -360,7 +384,7 @@ impl<'a> Recovery<'a> {
         let kept = !commit.is_noise() && commit.number >= self.expected;
         if !good && commit.bad.is_empty() {
             let (segment, from) = (commit.segment, commit.start);
-            self.damaged(BadRegion { segment, from, to: from, lost: None })?;
+            self.damaged(BadRegion::nameless(segment, from, from))?;
         }
         let last_frame = commit.frames.last().map_or(commit.start, |f| f.position);
         let mut bad = commit.bad.into_iter().peekable();
@@ -368,8 +392,10 @@ impl<'a> Recovery<'a> {
             while let Some(bad) = bad.next_if(|bad| bad.from < frame.position) {
                 self.damaged(bad)?;
             }
-            if frame.header.kind == FrameKind::Batch {
-                self.row(commit.segment, &frame)?;
+            match frame.blob {
+                Some(hash) => self.blob_row(commit.segment, frame.position, &frame.header, hash)?,
+                None if frame.header.kind == FrameKind::Batch => self.row(commit.segment, &frame)?,
+                None => {}
             }
         }
         bad.try_for_each(|bad| self.damaged(bad))?;
@@ -389,6 +415,9 @@ impl<'a> Recovery<'a> {
 
     /// Bytes of a kept commit that are no good frame. A batch whose header is good keeps its place in the partition.
     fn damaged(&mut self, bad: BadRegion) -> Result<(), OpenError> {
+        if let Some(hash) = bad.blob {
+            return self.damaged_blob(bad, hash);
+        }
         let Some((partition, from, next)) = bad.lost else {
             self.bad = Some(bad.clone());
             if let Some(rebuild) = &mut self.rebuild {
@@ -476,7 +505,7 @@ impl<'a> Recovery<'a> {
             return Ok(());
         }
         let held_it = self.bad.as_ref().filter(|bad| (bad.segment, bad.from) > end.place);
-        let place = held_it.cloned().unwrap_or(BadRegion { segment, from: position, to: position, lost: None });
+        let place = held_it.cloned().unwrap_or(BadRegion::nameless(segment, position, position));
         if partition < FIRST_PARTITION {
             let (segment, position) = (place.segment, place.from);
             return Err(OpenError::StateDamaged { segment, position, offset: end.offset });
@@ -499,7 +528,11 @@ impl<'a> Recovery<'a> {
         let damaged = || OpenError::StateDamaged { segment, position, offset };
         for record in Records::of(batch).map_err(|_| damaged())? {
             let record = record.map_err(|_| damaged())?;
-            self.rows.state.push((keyspace, record.key.ok_or_else(damaged)?, record.value));
+            let key = record.key.ok_or_else(damaged)?;
+            // An index built anew asks at the end which blobs are inline.
+            let dead = row_of_dead_frame(keyspace, &key, record.value.as_deref()).filter(|_| !self.report.rebuilt);
+            self.rows.state.push((keyspace, key, record.value));
+            self.rows.state.extend(dead);
         }
         Ok(())
     }

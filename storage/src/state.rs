@@ -34,6 +34,7 @@ enum KeyType {
     Epochs = 7,
     ClockHold = 8,
     ProducerIds = 9,
+    Stored = 10,
 }
 
 impl KeyType {
@@ -48,6 +49,7 @@ impl KeyType {
             Self::Epochs => 7,
             Self::ClockHold => 8,
             Self::ProducerIds => 9,
+            Self::Stored => 10,
         }
     }
 }
@@ -73,6 +75,8 @@ pub enum StateKey {
     ClockHold,
     /// The first producer id that is not reserved.
     ProducerIds,
+    /// How the bytes of a blob are stored.
+    Stored(Sha256),
 }
 
 /// Names one stored blob as clients see it.
@@ -120,6 +124,7 @@ impl StateKey {
             Self::Epochs(partition) => with(KeyType::Epochs, &partition.0.to_be_bytes()),
             Self::ClockHold => with(KeyType::ClockHold, &[]),
             Self::ProducerIds => with(KeyType::ProducerIds, &[]),
+            Self::Stored(hash) => with(KeyType::Stored, &hash.0),
         }
     }
 
@@ -140,6 +145,7 @@ impl StateKey {
             7 => Self::Epochs(PartitionNumber(u32::from_be_bytes(take(&mut rest)?))),
             8 => Self::ClockHold,
             9 => Self::ProducerIds,
+            10 => Self::Stored(Sha256(take(&mut rest)?)),
             _ => return None,
         };
         rest.is_empty().then_some(key)
@@ -224,6 +230,47 @@ pub struct BlobRecord {
     pub description: Vec<u8>,
 }
 
+/// What was done to the bytes of a blob before they were stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Encoding {
+    /// Nothing.
+    #[default]
+    Plain,
+}
+
+impl Encoding {
+    /// The byte that stands for it in a blob frame.
+    #[must_use]
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Plain].into_iter().find(|encoding| encoding.code() == code)
+    }
+}
+
+/// How the bytes of a blob are stored, whatever names refer to them. A blob without such a record is a plain file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct StoredRecord {
+    /// In the log, as a frame; else in a file of its own.
+    pub inline: bool,
+    /// What was done to them.
+    pub encoding: Encoding,
+}
+
+/// The blob whose frame, if it has one, is dead once this state record counts.
+pub(crate) fn dead_frame(key: &[u8], record: Option<&[u8]>) -> Option<Sha256> {
+    let Some(StateKey::Stored(hash)) = key.first().filter(|kind| **kind == 10).and_then(|_| StateKey::decode(key))
+    else {
+        return None;
+    };
+    let inline = record.and_then(value::<StoredRecord>).is_some_and(|record| record.inline);
+    (!inline).then_some(hash)
+}
+
 /// The leader epochs of a partition: each with the offset where it began, both rising. Epoch 0, from offset 0 on, is
 /// not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -306,6 +353,7 @@ mod tests {
             (StateKey::Epochs(PartitionNumber(2)), vec![7, 0, 0, 0, 2]),
             (StateKey::ClockHold, vec![8]),
             (StateKey::ProducerIds, vec![9]),
+            (StateKey::Stored(Sha256([9; 32])), [&[10][..], &[9; 32]].concat()),
         ];
         for (key, golden) in cases {
             assert_eq!(key.encode(), golden);
@@ -336,5 +384,17 @@ mod tests {
         assert_eq!(encode_value(&blob), [1, 3, 8, 1, 7]);
         assert_eq!(encode_value(&DamageRecord::new(4, SegmentNumber(2), 9)), [1, 8, 2, 9]);
         assert_eq!(encode_value(&EpochsRecord(vec![(1, 4)])), [1, 1, 2, 8]);
+        assert_eq!(encode_value(&StoredRecord { inline: true, encoding: Encoding::Plain }), [1, 1, 0]);
+    }
+
+    #[test]
+    fn a_frame_is_dead_once_no_record_calls_its_blob_inline() {
+        let hash = Sha256([9; 32]);
+        let of = |inline| Change::put(&StateKey::Stored(hash), &StoredRecord { inline, ..StoredRecord::default() });
+        let dead = |change: &Change| dead_frame(&change.key, change.value.as_deref());
+        assert_eq!(dead(&of(true)), None);
+        assert_eq!(dead(&of(false)), Some(hash));
+        assert_eq!(dead(&Change::remove(&StateKey::Stored(hash))), Some(hash));
+        assert_eq!(dead(&Change::remove(&StateKey::Counters)), None);
     }
 }

@@ -67,6 +67,8 @@ pub struct Options {
     pub commit_bytes: usize,
     /// Bytes that may wait to be committed before callers are turned away.
     pub queue_bytes: usize,
+    /// Blobs of up to this many bytes go into the log; 0: none does.
+    pub inline_bytes: usize,
     /// Bytes of newest batches kept in memory.
     pub cache_bytes: usize,
     /// How long a producer that writes nothing is remembered, in milliseconds.
@@ -105,6 +107,7 @@ impl Options {
             segment_bytes: 64 << 20,
             commit_bytes: 8 << 20,
             queue_bytes: 64 << 20,
+            inline_bytes: 64 << 10,
             cache_bytes: 16 << 20,
             producer_expiration_ms: 86_400_000,
             reserve_bytes: 0,
@@ -343,7 +346,7 @@ impl Core {
                 Err(error) => return done(Err(error)),
             }
         }
-        let request = Request { appends, changes, catalogue, done };
+        let request = Request { appends, blobs: Vec::new(), changes, catalogue, done };
         if let Err((request, error)) = self.queue.push(None, request) {
             (request.done)(Err(error));
         }
@@ -366,7 +369,10 @@ fn kv_change((name, value): (Vec<u8>, Option<Bytes>)) -> (StateKeyspace, Change)
     (StateKeyspace::State, Change::kv(&name, value))
 }
 
-fn state_batch<'a>(changes: impl Iterator<Item = &'a Change>, now: i64) -> Result<Option<CheckedBatch>, AppendError> {
+pub(crate) fn state_batch<'a>(
+    changes: impl Iterator<Item = &'a Change>,
+    now: i64,
+) -> Result<Option<CheckedBatch>, AppendError> {
     let mut builder = BatchBuilder::default();
     changes.for_each(|change| builder.push(now, Some(&change.key), change.value.as_deref()));
     if builder.is_empty() {
@@ -570,7 +576,7 @@ impl Store {
     /// # Errors
     /// Through `done`: see [`AppendError`].
     pub fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
-        let request = Request { appends, changes: Vec::new(), catalogue: false, done };
+        let request = Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, done };
         if let Err((request, error)) = self.core.queue.push(Some(lane), request) {
             (request.done)(Err(error));
         }
@@ -601,7 +607,7 @@ impl Store {
             }));
         });
         if let Err((request, error)) =
-            self.core.queue.push(Some(lane), Request { appends, changes, catalogue: false, done })
+            self.core.queue.push(Some(lane), Request { appends, blobs: Vec::new(), changes, catalogue: false, done })
         {
             (request.done)(Err(error));
         }
@@ -612,7 +618,7 @@ impl Store {
     /// # Errors
     /// What was given, because there is no room for it now.
     pub fn try_append(&self, lane: Lane, appends: Vec<Append>, done: Done) -> Result<(), (Vec<Append>, Done)> {
-        let request = Request { appends, changes: Vec::new(), catalogue: false, done };
+        let request = Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, done };
         match self.core.queue.push(Some(lane), request) {
             Ok(()) => Ok(()),
             Err((request, AppendError::Overloaded { .. })) => Err((request.appends, request.done)),

@@ -161,7 +161,8 @@ fn reply_without_a_sync_is_noticed() {
 fn blob_is_answered_after_its_bytes_its_name_and_its_record_are_synced() {
     let dir = tempfile::tempdir().unwrap();
     let fs = RecordingFs::new(Arc::new(RealFs));
-    let session = Session::open(&fs, Options::new(dir.path().join("data"))).unwrap();
+    let options = Options { inline_bytes: 0, ..Options::new(dir.path().join("data")) };
+    let session = Session::open(&fs, options).unwrap();
     for number in 0..5 {
         let content = format!("content of blob {number} ").repeat(1000);
         let label = format!("label-{number}");
@@ -190,7 +191,8 @@ fn blobs_that_are_published_together_are_each_answered_after_their_own_syncs() {
     const EACH: usize = 6;
     let dir = tempfile::tempdir().unwrap();
     let fs = RecordingFs::new(Arc::new(RealFs));
-    let session = Session::open(&fs, Options::new(dir.path().join("data"))).unwrap();
+    let options = Options { inline_bytes: 0, ..Options::new(dir.path().join("data")) };
+    let session = Session::open(&fs, options).unwrap();
     let label = |producer: usize, number: usize| format!("label {producer}-{number}.");
     // Every third content is the same for all: its publishers wait for each other.
     let content = |producer: usize, number: usize| match number % 3 {
@@ -233,7 +235,7 @@ fn blobs_that_are_published_together_are_each_answered_after_their_own_syncs() {
 #[test]
 fn blob_whose_bytes_are_not_synced_is_refused_and_its_neighbours_are_not() {
     for seed in 0..20 {
-        let bench = Bench::new(seed, |options| options);
+        let bench = Bench::new(seed, |options| Options { inline_bytes: 0, ..options });
         bench.settled();
         bench.fs.fail_sync(1);
         let outcomes = Mutex::new(Vec::new());
@@ -340,5 +342,43 @@ fn full_disk_takes_state_alone_until_there_is_room() {
         }
         let session = bench.reopen_and_check(seed);
         assert_eq!(session.committed("g", &name(0)), Ok(Some(19)));
+    }
+}
+
+#[test]
+fn small_blobs_are_answered_after_one_sync_of_the_log_and_touch_no_file_of_their_own() {
+    let (fs, real) = (RecordingFs::new(Arc::new(SimFs::new(1))), fast_tempdir());
+    let session = Session::open(&fs, small_options(&Places::below(real.path()))).unwrap();
+    // The next segments are being made; what follows is the committer's.
+    wait_for("segments", || fs.events().iter().filter(|e| matches!(e, Event::Renamed { .. })).count() >= 3);
+    for number in 0..5 {
+        let content = format!("content of small blob {number}.").into_bytes();
+        let label = format!("label-{number}");
+        let key = BlobRefKey { hash: content_hash(&content), source: "lab".into(), label: label.clone() };
+        let before = fs.events().len();
+        session.publish(&key, &content).unwrap();
+        fs.ack(&label);
+        let events = fs.events();
+        check_ack(&events, &label, &content).unwrap();
+        check_ack(&events, &label, label.as_bytes()).unwrap();
+        let now = &events[before..];
+        let with = |needle: &[u8]| {
+            let holds =
+                |e: &Event| matches!(e, Event::Written { bytes, .. } if support::recorder::contains(bytes, needle));
+            now.iter().position(holds)
+        };
+        assert_eq!(with(&content), with(label.as_bytes()), "bytes and record in one write");
+        let Event::Written { file: log, .. } = &now[with(&content).unwrap()] else { unreachable!() };
+        let syncs = now.iter().filter(|e| matches!(e, Event::Synced { file, .. } if file == log)).count();
+        assert_eq!(syncs, 1, "{now:?}");
+        let elsewhere = |path: &std::path::Path| !path.starts_with("/data/log");
+        let others = now.iter().any(|e| matches!(e, Event::Created { path, .. } if elsewhere(path)));
+        assert!(!others, "{now:?}");
+        session.publish(&key, &content).unwrap();
+        let again = &fs.events()[events.len()..];
+        let stored = again
+            .iter()
+            .any(|e| matches!(e, Event::Written { bytes, .. } if support::recorder::contains(bytes, &content)));
+        assert!(!stored, "known bytes are not stored again: {again:?}");
     }
 }

@@ -8,14 +8,16 @@
 
 mod support;
 
+use azulite_storage::blobs::Deleted;
 use azulite_storage::cleaner::CleanerOptions;
 use azulite_storage::ids::TopicPartition;
 use azulite_storage::maintenance::Now;
+use azulite_storage::state::BlobRefKey;
 use azulite_storage::{NewTopic, Options};
 use std::collections::{BTreeMap, BTreeSet};
 use support::ledger::{Found, Line, Register};
 use support::rng::Rng;
-use support::session::{Appending, Places, ROOT, Session, fast_tempdir, same_rows, small_options};
+use support::session::{Appending, Places, ROOT, Session, content_hash, fast_tempdir, same_rows, small_options};
 use support::sim_fs::SimFs;
 
 const SEGMENT: u64 = 24 << 10;
@@ -136,6 +138,8 @@ struct Life {
     partitions: BTreeMap<TopicPartition, Kept>,
     values: BTreeMap<Vec<u8>, Register<Option<Vec<u8>>>>,
     temporary: BTreeMap<String, Register<bool>>,
+    /// Inline blobs by the number their content is made of.
+    blobs: BTreeMap<u64, Register<bool>>,
     now_ms: i64,
     cleaned_ms: i64,
     cuts: u64,
@@ -151,8 +155,8 @@ impl Life {
         let fs = SimFs::new(rng.next());
         let (copies, now_ms, cleaned_ms, cuts, serial) = (0, 10_000, 0, 0, 0);
         let (partitions, values, temporary) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (real, trace) = (fast_tempdir(), Vec::new());
-        Self { rng, fs, real, copies, partitions, values, temporary, now_ms, cleaned_ms, cuts, serial, trace }
+        let (real, trace, blobs) = (fast_tempdir(), Vec::new(), BTreeMap::new());
+        Self { rng, fs, real, copies, partitions, values, temporary, blobs, now_ms, cleaned_ms, cuts, serial, trace }
     }
 
     fn places(&self) -> Places {
@@ -256,7 +260,9 @@ impl Life {
 
     fn work(&mut self, session: &Session) -> Outcome<()> {
         match self.rng.below(100) {
-            0..45 => self.append(session),
+            0..35 => self.append(session),
+            35..40 => self.store_blob(session),
+            40..45 => self.delete_blob(session),
             45..55 => self.delete_records(session),
             55..65 => self.put_value(session),
             65..72 => self.temporary_topic(session),
@@ -358,6 +364,43 @@ impl Life {
         }
     }
 
+    /// Stores a blob, one in two again after it was deleted.
+    fn store_blob(&mut self, session: &Session) -> Outcome<()> {
+        self.serial += 1;
+        let gone: Vec<_> = self.blobs.iter().filter(|(_, there)| !there.certain()).map(|(number, _)| *number).collect();
+        let again = !gone.is_empty() && self.rng.chance(50);
+        let number = if again { *self.rng.pick(&gone) } else { self.serial };
+        self.note(format!("store blob {number}"));
+        let register = self.blobs.entry(number).or_insert_with(|| Register::new(false));
+        register.attempt(true);
+        match session.publish(&blob_key(number), &blob_content(number)) {
+            Ok(()) => {
+                register.promise(true);
+                Ok(())
+            }
+            Err(e) => self.failed("store blob", e),
+        }
+    }
+
+    fn delete_blob(&mut self, session: &Session) -> Outcome<()> {
+        let there: Vec<_> =
+            self.blobs.iter().filter(|(_, there)| *there.certain()).map(|(number, _)| *number).collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+        let number = *self.rng.pick(&there);
+        self.note(format!("delete blob {number}"));
+        self.blobs.get_mut(&number).unwrap().attempt(false);
+        match session.delete_blob(&blob_key(number)) {
+            Ok(deleted) => {
+                assert_eq!(deleted, Deleted::Removed);
+                self.blobs.get_mut(&number).unwrap().promise(false);
+                Ok(())
+            }
+            Err(e) => self.failed("delete blob", e),
+        }
+    }
+
     /// Makes a topic, fills it a little and deletes it.
     fn temporary_topic(&mut self, session: &Session) -> Outcome<()> {
         self.serial += 1;
@@ -433,6 +476,13 @@ impl Life {
         for (name, register) in &mut self.values {
             let found = session.store.kv(name).map_err(|e| e.to_string())?;
             register.settle(found.map(|b| b.to_vec())).map_err(|e| format!("{name:?}: {e}"))?;
+        }
+        for (number, register) in &mut self.blobs {
+            let found = session.blob(&blob_key(*number))?;
+            register.settle(found.is_some()).map_err(|e| format!("blob {number}: {e}"))?;
+            if found.is_some_and(|content| content != blob_content(*number)) {
+                return Err(format!("blob {number} has other content"));
+            }
         }
         for (name, register) in &mut self.temporary {
             register.settle(session.store.topic(name).is_some()).map_err(|e| format!("{name}: {e}"))?;
@@ -511,12 +561,30 @@ impl Life {
         let used: usize = log.iter().map(|(_, len)| len).sum();
         let bytes: usize =
             self.partitions.keys().map(|name| session.read_all(name).unwrap()).map(|all| size(&all)).sum();
+        let blobs: usize = self
+            .blobs
+            .iter()
+            .filter(|(_, there)| *there.certain())
+            .map(|(number, _)| blob_content(*number).len())
+            .sum();
+        let bytes = bytes + blobs;
         let bound = bytes * 2 + rows * 200 + 10 * usize::try_from(SEGMENT).unwrap();
         if used > bound {
             return Err(format!("{used} bytes are used for {bytes} in {rows} batches: {log:?}"));
         }
         Ok(())
     }
+}
+
+/// The content of a blob, always the same for one number and always inline.
+fn blob_content(number: u64) -> Vec<u8> {
+    let mut rng = Rng::new(number);
+    let len = rng.index(3000);
+    [format!("blob {number} ").into_bytes(), rng.bytes(len)].concat()
+}
+
+fn blob_key(number: u64) -> BlobRefKey {
+    BlobRefKey { hash: content_hash(&blob_content(number)), source: "lab".to_owned(), label: "content".to_owned() }
 }
 
 fn size(found: &[Found]) -> usize {

@@ -631,3 +631,57 @@ fn what_a_power_cut_takes_from_an_unsynced_log_is_named_when_the_index_knows_it(
     assert!(failures.is_empty(), "{} failed\n{}", failures.len(), failures.join("\n"));
     assert!(kinds.iter().all(|seen| *seen > 0), "nothing, all, some of it was lost: {kinds:?}");
 }
+
+#[test]
+fn a_damaged_blob_frame_is_named_costs_that_blob_alone_and_is_healed_by_an_upload() {
+    let (_dir, options) = real_store();
+    let segment = |root: &Path| {
+        let mut paths = fs::read_dir(root.join("log")).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+        paths.sort();
+        paths.into_iter().find(|path| holds(&fs::read(path).unwrap(), b"blob 7").is_some()).unwrap()
+    };
+    let path = segment(&options.root);
+    let content = fs::read(&path).unwrap();
+    let at = holds(&content, b"blob 7").unwrap();
+    let good = content.clone();
+    for (what, hit, index_kept) in
+        [("bytes", at, true), ("bytes", at, false), ("prefix", at - 40, true), ("prefix", at - 40, false)]
+    {
+        let mut bad = good.clone();
+        bad[hit] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        if !index_kept {
+            fs::remove_dir_all(options.root.join("index")).unwrap();
+        }
+        let session = open_real(&options).unwrap();
+        let position = at - 40 - HEADER_LEN;
+        let place = format!("position {position}");
+        let error = session.blob(&blob(7)).unwrap_err();
+        assert!(error.contains(&blob(7).hash.to_string()), "{what}, index kept: {index_kept}: {error}");
+        let told = session.store.report().damage.concat();
+        assert_eq!(told.contains(&place), !index_kept, "{what}: {told}");
+        // Without its prefix nothing tells whose frame it was, but for the row that is there already.
+        assert_eq!(error.contains(&place), index_kept || what == "bytes", "{what}: {error}");
+        for number in (0..20).filter(|number| *number != 7) {
+            assert_eq!(session.blob(&blob(number)).unwrap(), Some(blob_content(number).into_bytes()));
+        }
+        assert_eq!(session.read_all(&name(0)).unwrap().len(), 20);
+        drop(session);
+        fs::write(&path, &good).unwrap();
+        fs::remove_dir_all(options.root.join("index")).unwrap();
+        drop(open_real(&options).unwrap());
+    }
+    let mut bad = good.clone();
+    bad[at] ^= 1;
+    fs::write(&path, &bad).unwrap();
+    let session = open_real(&options).unwrap();
+    session.publish(&blob(7), blob_content(7).as_bytes()).unwrap();
+    assert_eq!(session.blob(&blob(7)).unwrap(), Some(blob_content(7).into_bytes()), "stored anew");
+    drop(session);
+    fs::remove_dir_all(options.root.join("index")).unwrap();
+    assert_complete(&open_real(&options).unwrap());
+}
+
+fn holds(content: &[u8], needle: &[u8]) -> Option<usize> {
+    content.windows(needle.len()).position(|window| window == needle)
+}

@@ -252,7 +252,8 @@ impl Run {
     }
 
     fn change_blobs(&mut self, session: &Session) {
-        let content = format!("blob {} ", self.rng.below(5)).repeat(1 + self.rng.index(3)).into_bytes();
+        // From the smallest to more than what goes into the log.
+        let content = format!("blob {} ", self.rng.below(5)).repeat(*self.rng.pick(&[1, 2, 400, 900])).into_bytes();
         let name = |rng: &mut Rng| BlobRefKey {
             hash: content_hash(&content),
             source: (*rng.pick(&["", "lab"])).to_owned(),

@@ -15,6 +15,8 @@ fn setup() -> Setup {
     let mut config = Config::default();
     config.storage.data_dir = folder.path().join("data");
     config.storage.segment_bytes = 1 << 20;
+    // Every blob is a file, so that they can be counted.
+    config.streams.inline_threshold = 0;
     std::fs::create_dir_all(folder.path().join("in/below")).unwrap();
     for (name, bytes) in [("a", "first file\n"), ("below/copy", "first file\n"), ("below/b", "second\n"), ("none", "")]
     {

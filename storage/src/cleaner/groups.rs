@@ -15,6 +15,8 @@ pub(super) const STATE: u32 = 0;
 const COMPACTED: u32 = 1;
 /// Frames that nothing ages off.
 const UNLIMITED: u32 = 2;
+/// Inline blobs.
+pub(super) const BLOBS: u32 = 3;
 /// Frames aged off by time: this and the binary logarithm of the time in milliseconds.
 const STEPS: u32 = 16;
 

@@ -111,6 +111,13 @@ impl Pass<'_> {
             }
             next = PartitionNumber(partition.0 + 1);
         }
+        for (blob, count) in self.core.index.inline_blobs().zip(1_usize..) {
+            let (_, row) = blob?;
+            *alive.entry(row.segment()).or_default() += frame_len(row.payload_len);
+            if count.is_multiple_of(ROWS_AT_ONCE) {
+                self.pace.spend(ROW_BYTES * u64::try_from(ROWS_AT_ONCE).unwrap_or(0))?;
+            }
+        }
         Ok(alive)
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{CleanError, Pass};
 use crate::frame::frame_len;
-use crate::ids::SegmentNumber;
+use crate::ids::{SegmentNumber, Sha256};
+use crate::keys::blob::BlobRow;
 use crate::keys::cleaned::{Claim, CleanedHead};
 use crate::keys::log::{BatchKey, BatchRow};
 
@@ -17,6 +18,7 @@ const SMALL_ONES: usize = 8;
 #[derive(Default)]
 struct Round {
     groups: BTreeMap<u32, Vec<(BatchKey, BatchRow)>>,
+    blobs: Vec<(Sha256, BlobRow)>,
     frames: usize,
     bytes: u64,
     claims: Vec<Claim>,
@@ -35,7 +37,7 @@ impl Pass<'_> {
                 sources.truncate(1);
             }
             let round = self.gather(&sources)?;
-            if round.groups.is_empty() && round.claims.is_empty() {
+            if round.groups.is_empty() && round.blobs.is_empty() && round.claims.is_empty() {
                 return self.unlink();
             }
             self.write_round(round)?;
@@ -76,14 +78,15 @@ impl Pass<'_> {
                 self.keep_as_it_is(*number);
                 continue;
             }
-            let bytes = walked.alive.iter().map(|(_, row)| frame_len(row.payload_len)).sum();
+            let bytes = walked.bytes();
+            round.frames += walked.count();
             if !walked.more {
                 self.found_alive(*number, bytes);
             }
             for (key, row) in walked.alive {
                 round.groups.entry(self.policies.group(key.partition)).or_default().push((key, row));
-                round.frames += 1;
             }
+            round.blobs.extend(walked.blobs);
             round.bytes += bytes;
             self.inherit(*number, &mut round);
         }
@@ -103,7 +106,7 @@ impl Pass<'_> {
 
     /// One cleaned segment or more for each group.
     fn write_round(&mut self, mut round: Round) -> Result<(), CleanError> {
-        if round.groups.is_empty() {
+        if round.groups.is_empty() && (round.blobs.is_empty() || !round.claims.is_empty()) {
             round.groups.insert(round.group, Vec::new());
         }
         for (group, mut moves) in std::mem::take(&mut round.groups) {
@@ -115,20 +118,32 @@ impl Pass<'_> {
                 self.write_cleaned(number, head, moves, false, &mut |_, _, _| super::write::Shape::Same)?;
             }
         }
+        let mut blobs = round.blobs.as_slice();
+        while !blobs.is_empty() {
+            let count = fitting(blobs.iter().map(|(_, row)| row.payload_len), self.core.options.segment_bytes);
+            let (moves, rest) = blobs.split_at_checked(count).unwrap_or((blobs, &[]));
+            self.write_blobs(self.core.keeper.take_number(), moves)?;
+            blobs = rest;
+        }
         Ok(())
     }
+}
+
+/// How many of these frames make about `bytes` bytes; at least one.
+fn fitting(payload_lens: impl Iterator<Item = u32>, bytes: u64) -> usize {
+    let mut sum = 0;
+    let fits = |len: &u32| {
+        sum += frame_len(*len);
+        sum <= bytes
+    };
+    payload_lens.take_while(fits).count().max(1)
 }
 
 /// Cuts what is to be written into pieces of about `bytes` bytes; at least one piece.
 fn files(mut moves: &[(BatchKey, BatchRow)], bytes: u64) -> Vec<&[(BatchKey, BatchRow)]> {
     let mut files = Vec::new();
     loop {
-        let mut sum = 0;
-        let fits = |(_, row): &&(BatchKey, BatchRow)| {
-            sum += frame_len(row.payload_len);
-            sum <= bytes
-        };
-        let count = moves.iter().take_while(fits).count().max(1);
+        let count = fitting(moves.iter().map(|(_, row)| row.payload_len), bytes);
         let (file, rest) = moves.split_at_checked(count).unwrap_or((moves, &[]));
         files.push(file);
         moves = rest;

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::*;
 use crate::batch::{BatchBuilder, Records};
+use crate::blob::BlobError;
+use crate::blobs::Deleted;
 use crate::fs::RealFs;
-use crate::ids::Offset;
+use crate::ids::{Offset, Sha256};
 use crate::index::IndexRow;
 use crate::maintenance::Now;
 use crate::partition::Partition;
 use crate::queue::{Append, Lane};
+use crate::state::BlobRefKey;
 use crate::store::Options;
 use crate::topics::{NewTopic, Topic};
 
@@ -618,4 +621,81 @@ fn the_thread_gives_room_back_beside_appends_and_ends_with_the_store() {
     assert_eq!(store.fatal(), None);
     drop((short, long));
     rebuilt(dir.path(), store);
+}
+
+#[test]
+fn blobs_are_moved_together_and_read_on_and_leave_with_their_last_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let key = |n: u8| BlobRefKey { hash: Sha256([n; 32]), source: "lab".into(), label: "content".into() };
+    let publish = |store: &Store, n: u8| {
+        let mut staged = store.stage().unwrap();
+        staged.write(&[n; 3000]).unwrap();
+        store.publish(staged, &key(n), vec![]).unwrap();
+    };
+    let read = |store: &Store, n: u8| {
+        let record = store.blob(&key(n)).unwrap().unwrap();
+        let mut bytes = [0; 3000];
+        assert_eq!(store.open_blob(key(n).hash, &record).unwrap().read_at(&mut bytes, 0).unwrap(), 3000);
+        bytes == [n; 3000]
+    };
+    let delete = |store: &Store, key: &BlobRefKey| assert_eq!(store.delete_blob(key, None).unwrap(), Deleted::Removed);
+    (0..60).for_each(|n| publish(&store, n));
+    assert_eq!(store.clean(0).unwrap().written, 0, "everything is alive");
+    let before = files(dir.path());
+    let other = key(1);
+    let other = BlobRefKey { source: "other".into(), ..other };
+    assert!(store.copy_blob(&key(1), &other).unwrap());
+    (0..60).filter(|n| n % 3 > 0).for_each(|n| delete(&store, &key(n)));
+    let report = store.clean(0).unwrap();
+    assert!(report.unlinked >= 2 && report.written >= 1 && report.stuck == 0, "{report:?}");
+    let cleaned = files(dir.path()).into_iter().filter(|name| name.ends_with(".cln")).count();
+    assert!(cleaned >= 1 && files(dir.path()).len() < before.len(), "{before:?} {:?}", files(dir.path()));
+    let store = rebuilt(dir.path(), store);
+    assert!((0..60).filter(|n| n % 3 == 0).all(|n| read(&store, n)));
+    let record = store.blob(&other).unwrap().unwrap();
+    assert_eq!(store.open_blob(key(1).hash, &record).unwrap().len(), 3000, "a second name keeps the bytes");
+    // Stored again after it was deleted: the new frame counts, also in a rebuild.
+    publish(&store, 2);
+    let store = rebuilt(dir.path(), store);
+    assert!(read(&store, 2));
+    (0..60).filter(|n| n % 3 == 0 || *n == 2).for_each(|n| delete(&store, &key(n)));
+    store.delete_blob(&other, None).unwrap();
+    (100..120).for_each(|n| publish(&store, n));
+    (100..120).for_each(|n| delete(&store, &key(n)));
+    drop(store);
+    let store = open(dir.path());
+    topic(&store, "marker", &[]);
+    store.clean(0).unwrap();
+    let bytes = |name: &String| std::fs::metadata(dir.path().join("log").join(name)).unwrap().len();
+    let sealed: u64 = files(dir.path()).iter().map(bytes).filter(|len| *len < SEGMENT).sum();
+    assert!(sealed < 40_000, "{:?}", files(dir.path()).iter().map(bytes).collect::<Vec<_>>());
+    let store = rebuilt(dir.path(), store);
+    assert_eq!(rows(&store).iter().filter(|row| row.0 == "blobs").count(), 0);
+}
+
+#[test]
+fn a_blob_frame_that_cannot_be_read_stays_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let key = |n: u8| BlobRefKey { hash: Sha256([n; 32]), source: "lab".into(), label: "content".into() };
+    for n in 0..40 {
+        let mut staged = store.stage().unwrap();
+        staged.write(&[n; 3000]).unwrap();
+        store.publish(staged, &key(n), vec![]).unwrap();
+    }
+    assert_eq!(store.clean(0).unwrap().stuck, 0);
+    let row = store.core.blob_row(key(0).hash).unwrap().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(store.core.segments.path(row.segment())).unwrap();
+    file.write_all_at(b"x", row.position + 72 + 40 + 100).unwrap();
+    (1..40).for_each(|n| assert_eq!(store.delete_blob(&key(n), None).unwrap(), Deleted::Removed));
+    let report = store.clean(0).unwrap();
+    assert!(report.stuck == 1 && report.unlinked >= 1, "{report:?}");
+    let record = store.blob(&key(0)).unwrap().unwrap();
+    let got = store.open_blob(key(0).hash, &record);
+    assert!(
+        matches!(&got, Err(BlobError::DamagedFrame { segment, position, .. })
+            if *segment == row.segment() && *position == row.position),
+        "got {got:?}"
+    );
 }

@@ -3,8 +3,11 @@
 use super::live::Sealed;
 use super::{CleanError, Pass};
 use crate::frame::{FrameHeader, FrameKind, frame_len};
-use crate::ids::SegmentNumber;
+use crate::fs::FsFile;
+use crate::ids::{SegmentNumber, Sha256};
 use crate::index::Changes;
+use crate::inline::prefix_at;
+use crate::keys::blob::BlobRow;
 use crate::keys::cleaned::Claim;
 use crate::keys::log::{BatchKey, BatchRow};
 use crate::segments::walk_headers;
@@ -16,8 +19,22 @@ pub(super) struct Walked {
     pub(super) clean: bool,
     /// Frames that rows name, in order; not all when `more` is set.
     pub(super) alive: Vec<(BatchKey, BatchRow)>,
+    /// The same of inline blobs.
+    pub(super) blobs: Vec<(Sha256, BlobRow)>,
     /// There are more than were asked for.
     pub(super) more: bool,
+}
+
+impl Walked {
+    pub(super) fn count(&self) -> usize {
+        self.alive.len() + self.blobs.len()
+    }
+
+    /// Bytes of the frames in it.
+    pub(super) fn bytes(&self) -> u64 {
+        let batches: u64 = self.alive.iter().map(|(_, row)| frame_len(row.payload_len)).sum();
+        batches + self.blobs.iter().map(|(_, row)| frame_len(row.payload_len)).sum::<u64>()
+    }
 }
 
 /// Bytes a header costs to look at, about: a small read and a look into the index.
@@ -27,30 +44,51 @@ impl Pass<'_> {
     /// The live frames of a segment, up to `limit` of them.
     pub(super) fn walk(&self, number: SegmentNumber, limit: usize) -> Result<Walked, CleanError> {
         let file = self.core.segments.open(number)?;
-        let mut walked = Walked { clean: true, alive: Vec::new(), more: false };
-        let mut blobs = false;
+        let mut walked = Walked { clean: true, alive: Vec::new(), blobs: Vec::new(), more: false };
+        let mut unknown = false;
         let complete = walk_headers(file.as_ref(), number, |position, header: FrameHeader| {
             self.pace.spend_on_reading(HEADER_COST)?;
             match header.kind {
                 FrameKind::Batch => {}
                 FrameKind::Padding => return Ok(()),
-                // Nothing says yet whether a blob is alive.
-                FrameKind::Blob | FrameKind::Head | FrameKind::Foot => {
-                    blobs = true;
+                FrameKind::Blob => {
+                    unknown |= !self.walk_blob(file.as_ref(), (number, position), limit, &mut walked)?;
+                    return Ok(());
+                }
+                FrameKind::Head | FrameKind::Foot => {
+                    unknown = true;
                     return Ok(());
                 }
             }
             let key = BatchKey { partition: header.partition, base_offset: header.base_offset };
             let row = self.core.index.batch(key.partition, key.base_offset)?;
             match row.filter(|row| row.segment() == number && row.position == position) {
-                Some(row) if walked.alive.len() < limit => walked.alive.push((key, row)),
+                Some(row) if walked.count() < limit => walked.alive.push((key, row)),
                 Some(_) => walked.more = true,
                 None => {}
             }
             Ok::<(), CleanError>(())
         })?;
-        walked.clean = complete && !blobs;
+        walked.clean = complete && !unknown;
         Ok(walked)
+    }
+
+    /// Takes note of a blob frame if it is alive. False when it does not say whose it is.
+    fn walk_blob(
+        &self,
+        file: &dyn FsFile,
+        (number, position): (SegmentNumber, u64),
+        limit: usize,
+        walked: &mut Walked,
+    ) -> Result<bool, CleanError> {
+        let Some(prefix) = prefix_at(file, position)? else { return Ok(false) };
+        let row = self.core.index.blob(&prefix.hash.0)?;
+        match row.filter(|row| row.segment() == number && row.position == position) {
+            Some(row) if walked.count() < limit => walked.blobs.push((prefix.hash, row)),
+            Some(_) => walked.more = true,
+            None => {}
+        }
+        Ok(true)
     }
 
     /// Leaves a segment as it is from now on.
@@ -82,8 +120,8 @@ impl Pass<'_> {
             let walked = self.walk(number, 1)?;
             if !walked.clean {
                 self.keep_as_it_is(number);
-            } else if let Some((_, row)) = walked.alive.first() {
-                self.found_alive(number, frame_len(row.payload_len));
+            } else if walked.count() > 0 {
+                self.found_alive(number, walked.bytes());
             } else {
                 // Gone at once, so that of two that say the same one stays.
                 self.memory.files.sealed.remove(&number);

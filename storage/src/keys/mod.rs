@@ -2,6 +2,7 @@
 //!
 //! Keys are hand-laid big-endian so that engine order is the order wanted; values are bincode behind a format byte.
 
+pub mod blob;
 pub mod cleaned;
 pub mod log;
 pub mod marker;

@@ -166,7 +166,7 @@ impl Recovery<'_> {
                     self.report.last_commit = self.report.last_commit.max(head.last_commit);
                     rebuild.heads.insert(number, head);
                 }
-                None => self.report.damage.push(BadRegion { segment: number, from: 0, to: EDGE_LEN, lost: None }),
+                None => self.report.damage.push(BadRegion::nameless(number, 0, EDGE_LEN)),
             }
         }
         let heads = rebuild.heads.clone();
@@ -225,7 +225,8 @@ impl Recovery<'_> {
             match found.map_err(io_error(path.clone()))? {
                 Found::Frame { header, position, payload } => {
                     self.report.append_ms = self.report.append_ms.max(header.append_time_ms);
-                    let batch = BatchHeader::read(&payload).ok();
+                    self.cleaned_blob(number, position, &header, &payload, &mut changes)?;
+                    let batch = BatchHeader::read(&payload).ok().filter(|_| header.kind == FrameKind::Batch);
                     let counts = header.kind == FrameKind::Batch && self.counts(number, &header, false)?;
                     if let (Some(rebuild), Some(_)) = (&mut self.rebuild, batch.and_then(|batch| batch.producer())) {
                         rebuild.produced.insert(header.partition);
@@ -238,16 +239,22 @@ impl Recovery<'_> {
                         changes.batches.push(row_of(number, from, &header, None));
                         let end = header.base_offset + i64::from(header.last_offset_delta) + 1;
                         let lost = Some((header.partition, header.base_offset, end));
-                        self.report.damage.push(BadRegion { segment: number, from, to, lost });
+                        self.report.damage.push(BadRegion { segment: number, from, to, lost, blob: None });
                     }
                 }
-                Found::Bad { from, to, .. } => {
-                    self.report.damage.push(BadRegion { segment: number, from, to, lost: None });
+                Found::Bad { from, to, header } => {
+                    let blob = self.bad_blob(number, from, header)?;
+                    let bad = BadRegion { blob, ..BadRegion::nameless(number, from, to) };
+                    match blob.zip(header) {
+                        Some((hash, header)) => {
+                            self.bad_cleaned_blob(bad, hash, header.payload_len, &mut changes)?;
+                        }
+                        None => self.report.damage.push(bad),
+                    }
                 }
                 Found::End { sealed: true, .. } => {}
                 Found::End { position, sealed: false } => {
-                    let (from, to) = (position, position);
-                    self.report.damage.push(BadRegion { segment: number, from, to, lost: None });
+                    self.report.damage.push(BadRegion::nameless(number, position, position));
                 }
             }
             if changes.count() >= ROWS_AT_ONCE {
@@ -290,6 +297,7 @@ impl Recovery<'_> {
         if rebuild.state_waits() {
             self.replay_state()?;
         }
+        self.drop_dead_blobs()?;
         let starts = log_starts(self.index)?;
         let kept = |bad: &BadRegion| {
             bad.lost.is_none_or(|(partition, _, end)| starts.get(&partition).is_some_and(|start| end > *start))
@@ -318,7 +326,7 @@ impl Recovery<'_> {
                 let frame = frame.map_err(io_error(self.segments.path(segment)))?;
                 let damaged = || OpenError::StateDamaged { segment, position, offset: base_offset };
                 let (header, payload) = frame.ok_or_else(damaged)?;
-                let framed = Framed { header, position, max_timestamp: -1, produced: None, state: None };
+                let framed = Framed { header, position, max_timestamp: -1, produced: None, state: None, blob: None };
                 self.state_rows(segment, &framed, &payload)?;
                 if self.rows.count() >= ROWS_AT_ONCE {
                     self.put_state()?;
@@ -406,7 +414,7 @@ impl Recovery<'_> {
     ) -> Result<(), OpenError> {
         let between = |bad: &&BadRegion| (bad.segment, bad.from) > after && (bad.segment, bad.from) < before;
         let (segment, position) = before;
-        let here = BadRegion { segment, from: position, to: position, lost: None };
+        let here = BadRegion::nameless(segment, position, position);
         let place = rebuild.nameless.iter().rfind(between).cloned().unwrap_or(here);
         if partition < FIRST_PARTITION {
             let (segment, position) = (place.segment, place.from);

@@ -172,7 +172,7 @@ pub(super) fn build_core(
         clock_guard: Mutex::default(),
         read_bytes: AtomicU64::new(0),
         clock_held: AtomicBool::new(index.state(StateKeyspace::State, &StateKey::ClockHold.encode())?.is_some()),
-        blobs: BlobFiles::open(fs, &options.root)?,
+        blobs: BlobFiles::open(fs, &options.root, options.inline_bytes)?,
         publishing: Publishing::default(),
         pending: Pending::default(),
         cache: BatchCache::new(options.cache_bytes),
@@ -333,11 +333,14 @@ pub(super) fn report_damage(
     let mut lines = Vec::new();
     let mut ranges = lost;
     for bad in &recovered.damage {
-        match bad.lost {
-            Some((partition, from, end)) => {
+        match (bad.lost, bad.blob) {
+            (Some((partition, from, end)), _) => {
                 ranges.push(LostRange { partition, name: None, from, record: damage_record(bad, end) });
             }
-            None => lines.push(format!("{}..{}: no frame can be read", place(bad.segment, bad.from), bad.to)),
+            (None, Some(hash)) => {
+                lines.push(format!("{}: blob {hash} cannot be read", place(bad.segment, bad.from)));
+            }
+            (None, None) => lines.push(format!("{}..{}: no frame can be read", place(bad.segment, bad.from), bad.to)),
         }
     }
     let mut changes = Vec::new();

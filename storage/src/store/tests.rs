@@ -208,6 +208,15 @@ fn blobs_are_shared_copied_and_removed_with_their_last_name() {
     store.open_blob(Sha256([7; 32]), &record).unwrap();
     assert_eq!(store.delete_blob(&name("b"), Some(i64::MAX)).unwrap(), Deleted::Removed);
     assert!(matches!(store.open_blob(Sha256([7; 32]), &record), Err(BlobError::Damaged { found: 0, .. })));
+    let big = vec![7; 100_000];
+    let mut staged = store.stage().unwrap();
+    staged.write(&big).unwrap();
+    store.publish(staged, &name("a"), vec![]).unwrap();
+    let record = store.blob(&name("a")).unwrap().unwrap();
+    let open = store.open_blob(Sha256([7; 32]), &record).unwrap();
+    assert_eq!(store.delete_blob(&name("a"), None).unwrap(), Deleted::Removed);
+    let mut bytes = vec![0; 100];
+    assert_eq!(open.read_at(&mut bytes, 99_950).unwrap(), 50, "what is open stays readable");
     let staging = std::fs::read_dir(dir.path().join("staging")).unwrap().count();
     assert_eq!(staging, 0);
 }
@@ -289,4 +298,35 @@ fn an_append_time_is_the_time_of_the_frame() {
     let times: Vec<_> = Records::of(&read[0]).unwrap().map(|r| r.unwrap().timestamp).collect();
     assert_eq!(times, [appended.append_time_ms; 2]);
     assert_eq!(store.offset_for_time(&partition, 101).unwrap(), Some((0, appended.append_time_ms)));
+}
+
+#[test]
+fn an_upload_touches_staging_only_once_it_is_no_small_one_and_reads_back_at_every_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let staging = || std::fs::read_dir(dir.path().join("staging")).unwrap().count();
+    let content: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let inline = Options::new(dir.path().into()).inline_bytes;
+    for (number, len) in (0_u8..).zip([0, 1, inline - 1, inline, inline + 1, 131_072, 131_073, 200_000]) {
+        let key = BlobRefKey { hash: Sha256([number; 32]), source: "lab".into(), label: "content".into() };
+        let mut staged = store.stage().unwrap();
+        content[..len].chunks(1000).for_each(|piece| staged.write(piece).unwrap());
+        assert_eq!(staging(), usize::from(len > inline), "{len}");
+        let same = |open: crate::blob::OpenBlob| {
+            assert_eq!(open.len(), u64::try_from(len).unwrap());
+            let mut at = 0;
+            while at < len {
+                let mut piece = vec![0; 777];
+                let read = open.read_at(&mut piece, u64::try_from(at).unwrap()).unwrap();
+                assert!(read > 0 && piece[..read] == content[at..at + read], "{len} at {at}");
+                at += read;
+            }
+            assert_eq!(open.read_at(&mut [0; 10], u64::try_from(len).unwrap()).unwrap(), 0);
+            assert_eq!(open.read_at(&mut [0; 10], u64::MAX).unwrap(), 0);
+        };
+        same(staged.reader());
+        let record = store.publish(staged, &key, vec![]).unwrap();
+        same(store.open_blob(key.hash, &record).unwrap());
+        assert_eq!((staging(), store.core.blobs.path(key.hash).exists()), (0, len > inline), "{len}");
+    }
 }

@@ -103,6 +103,7 @@ pub(crate) fn small_options(places: &Places) -> Options {
         catalogue_dir: Some(places.catalogue.clone()),
         segment_bytes: 256 << 10,
         commit_bytes: 128 << 10,
+        inline_bytes: 4 << 10,
         cache_bytes: 32 << 10,
         ..Options::new(PathBuf::from(ROOT))
     }
