@@ -139,6 +139,7 @@ mod tests {
     struct World {
         _folder: tempfile::TempDir,
         store: Store,
+        broker: Broker,
         analyzer: Arc<TestAnalyzer>,
         streams: Arc<Streams>,
     }
@@ -155,11 +156,12 @@ mod tests {
             assert!(blobs.redescribe(&place, &hash, &record).unwrap());
             let options = streams::Options::default();
             let streams = Streams::new(blobs, analyzer.clone(), Arc::new(Metrics::new()), options);
-            Self { _folder: folder, store, analyzer, streams: Arc::new(streams) }
+            let broker = Broker::new(Arc::new(store.clone()));
+            Self { _folder: folder, store, broker, analyzer, streams: Arc::new(streams) }
         }
 
         fn jobs(&self) -> Reidentification {
-            Reidentification::new(Broker::new(Arc::new(self.store.clone())), self.streams.clone())
+            Reidentification::new(self.broker.clone(), self.streams.clone())
         }
 
         fn is_wanted(&self) -> bool {
