@@ -8,6 +8,7 @@
 //! | [`kafka`] | messages of the Kafka protocol |
 //! | [`dispatcher`] | event models, choice of topic, filters, readers |
 //! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
+//! | [`isolate`] | child processes for parsers of hostile bytes |
 //! | [`admin`] | what a person may ask about a store |
 //! | [`broker`] | the one door to the log |
 //! | [`metrics`], [`log_files`] | what is counted; files of requests and refused events |
@@ -22,6 +23,7 @@ pub mod config;
 pub mod dispatcher;
 pub mod http;
 pub mod identify;
+pub mod isolate;
 pub mod kafka;
 pub mod log_files;
 pub mod metrics;

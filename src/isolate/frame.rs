@@ -1,0 +1,122 @@
+//! What goes through the socket, on both sides. Integers are little-endian; values are bincode.
+//!
+//! A request, then its bytes:
+//!
+//! | 0..8   | 8..12              | 12..20    | 20..20 + n | ... |
+//! |--------|--------------------|-----------|------------|-----|
+//! | number | length of value, n | body size | value      | body |
+//!
+//! An answer, of the same number. Number 0 is the greeting: whether the child is ready.
+//!
+//! | 0..8   | 8..12              | 12..12 + n |
+//! |--------|--------------------|------------|
+//! | number | length of value, n | value      |
+
+use bincode::config::{Configuration, standard};
+use bincode::serde::{decode_from_slice, encode_to_vec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Longest value of a request.
+pub(super) const VALUE_MAX: usize = 64 << 10;
+
+/// Longest value of an answer.
+pub(super) const ANSWER_MAX: usize = 1 << 20;
+
+/// Length of the fixed part of a request.
+pub(super) const REQUEST_LEN: usize = 20;
+
+/// Length of the fixed part of an answer.
+pub(super) const ANSWER_LEN: usize = 12;
+
+/// What the child says first.
+pub(super) type Greeting = Result<(), String>;
+
+const CONFIG: Configuration = standard();
+
+/// The fixed part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestHeader {
+    pub(super) number: u64,
+    pub(super) value_len: usize,
+    pub(super) body_bytes: u64,
+}
+
+impl RequestHeader {
+    /// `None` if the value is longer than allowed.
+    pub(super) fn decode(bytes: &[u8; REQUEST_LEN]) -> Option<Self> {
+        let (number, rest) = bytes.split_first_chunk()?;
+        let (value_len, rest) = rest.split_first_chunk()?;
+        let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok().filter(|length| *length <= VALUE_MAX)?;
+        let body_bytes = u64::from_le_bytes(*rest.first_chunk()?);
+        Some(Self { number: u64::from_le_bytes(*number), value_len, body_bytes })
+    }
+}
+
+/// A request up to its body. `None` if the value is too long.
+pub(super) fn request(number: u64, value: &impl Serialize, body_bytes: u64) -> Option<Vec<u8>> {
+    let value = encode_to_vec(value, CONFIG).ok().filter(|value| value.len() <= VALUE_MAX)?;
+    let length = u32::try_from(value.len()).ok()?;
+    let fixed = [&number.to_le_bytes()[..], &length.to_le_bytes(), &body_bytes.to_le_bytes()].concat();
+    Some([fixed, value].concat())
+}
+
+/// A whole answer. `None` if the value is too long.
+pub(super) fn answer(number: u64, value: &impl Serialize) -> Option<Vec<u8>> {
+    let value = encode_to_vec(value, CONFIG).ok().filter(|value| value.len() <= ANSWER_MAX)?;
+    let length = u32::try_from(value.len()).ok()?;
+    Some([&number.to_le_bytes()[..], &length.to_le_bytes(), &value].concat())
+}
+
+/// Number and length of an answer's value; `None` if that is longer than allowed.
+pub(super) fn answer_header(bytes: &[u8; ANSWER_LEN]) -> Option<(u64, usize)> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    let length =
+        usize::try_from(u32::from_le_bytes(*rest.first_chunk()?)).ok().filter(|length| *length <= ANSWER_MAX)?;
+    Some((u64::from_le_bytes(*number), length))
+}
+
+/// The value that `bytes` are, all of them.
+pub(super) fn value<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let config = CONFIG.with_limit::<ANSWER_MAX>();
+    let (value, used) = decode_from_slice(bytes, config).ok()?;
+    (used == bytes.len()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_laid_out_as_drawn() {
+        let bytes = request(7, &"ab", 300).unwrap();
+        assert_eq!(bytes, b"\x07\0\0\0\0\0\0\0\x03\0\0\0\x2c\x01\0\0\0\0\0\0\x02ab");
+        let header = RequestHeader::decode(bytes.first_chunk().unwrap()).unwrap();
+        assert_eq!(header, RequestHeader { number: 7, value_len: 3, body_bytes: 300 });
+        assert_eq!(value::<String>(&bytes[REQUEST_LEN..]).as_deref(), Some("ab"));
+    }
+
+    #[test]
+    fn an_answer_is_laid_out_as_drawn() {
+        let bytes = answer(7, &Some(1_u8)).unwrap();
+        assert_eq!(bytes, b"\x07\0\0\0\0\0\0\0\x02\0\0\0\x01\x01");
+        assert_eq!(answer_header(bytes.first_chunk().unwrap()), Some((7, 2)));
+        assert_eq!(value::<Option<u8>>(&bytes[ANSWER_LEN..]), Some(Some(1)));
+    }
+
+    #[test]
+    fn values_that_are_too_long_are_refused_on_both_sides() {
+        assert_eq!(request(1, &"x".repeat(VALUE_MAX), 0), None);
+        assert_eq!(answer(1, &"x".repeat(ANSWER_MAX)), None);
+        assert_eq!(RequestHeader::decode(&[0xff; REQUEST_LEN]), None);
+        assert_eq!(answer_header(&[0xff; ANSWER_LEN]), None);
+    }
+
+    #[test]
+    fn bytes_behind_a_value_and_values_cut_short_are_no_value() {
+        assert_eq!(value::<u8>(&[1, 2]), None);
+        assert_eq!(value::<String>(b"\x05ab"), None);
+        // A length that would take all memory.
+        assert_eq!(value::<Vec<u64>>(&[0xfd; 9]), None);
+    }
+}
