@@ -329,6 +329,9 @@ metrics! {
         counters(["source"], 0);
     identify_fail: Counters<2> = "dispatcher_identify_fail", "Files whose format stayed unknown",
         counters(["mime", "magic"], 2);
+    identify_content: Counters<1> = "azulite_identify_content_total",
+        "Files looked through by the content rules, by what came of it: type, nothing, skipped for their size, failed",
+        counters(["result"], 0);
     purge_orders: Gauges<1> = "azulite_purge_orders", "What the deletion filter looks for, by kind", gauges(["kind"], 0);
     manual_inserts: Gauges<1> = "azulite_manual_inserts", "Inserts that wait for their parents, and those parents",
         gauges(["kind"], 0);

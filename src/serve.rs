@@ -24,7 +24,7 @@ use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
 use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
 use crate::dispatcher::{self, Dispatcher, SharedDispatcher, caches, replay};
 use crate::http::{self, Readiness, RouteLimits, Services, Subsystem};
-use crate::identify::Identifier;
+use crate::identify::{Identifier, content};
 use crate::kafka;
 use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
@@ -94,7 +94,9 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     notify.status("opening the store");
     let fatal = Fatal::default();
     // The rules take as long to load as an empty store to open.
-    let loading = tokio::task::spawn_blocking(Identifier::load);
+    let scanner = content::scanner(identifications(config), config.identify.content_max_bytes);
+    let scanner = scanner.map_err(start_error("the content scanner cannot be started"))?;
+    let loading = tokio::task::spawn_blocking(|| Identifier::load(scanner));
     let store = open(config, &fatal)?;
     let dispatcher_options = dispatcher_options(config)?;
     let reprocess_options = reprocess_options(&dispatcher_options);
@@ -554,16 +556,13 @@ fn services(
     metrics: &Arc<Metrics>,
     identifier: Arc<Identifier>,
 ) -> Services {
-    let jobs = match usize::try_from(config.identify.jobs).unwrap_or(0) {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        jobs => jobs,
-    };
     let options = streams::Options {
         max_uploads: usize::try_from(config.streams.max_uploads).unwrap_or(usize::MAX),
-        max_identifications: jobs,
+        max_identifications: identifications(config),
         ..streams::Options::default()
     };
-    let streams = Streams::new(admin.blobs().clone(), analyzer(config, identifier), metrics.clone(), options);
+    let engine = Arc::new(Engine::new(identifier, metrics.clone()));
+    let streams = Streams::new(admin.blobs().clone(), engine, metrics.clone(), options);
     let upload_bytes = Some(config.streams.max_upload_bytes).filter(|limit| *limit > 0);
     Services {
         hub: Arc::new(SharedDispatcher(dispatcher.clone())),
@@ -584,9 +583,12 @@ fn services(
     }
 }
 
-/// What computes digests and identifies, as the configuration has it.
-pub fn analyzer(_config: &Config, identifier: Arc<Identifier>) -> Arc<Engine> {
-    Arc::new(Engine::new(identifier))
+/// Files identified at once.
+pub(crate) fn identifications(config: &Config) -> usize {
+    match usize::try_from(config.identify.jobs).unwrap_or(0) {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    }
 }
 
 /// What `/readyz` shows.

@@ -179,6 +179,9 @@ pub enum Command {
     Migrate(Migrate),
     /// Measure what this machine can do
     Bench(Bench),
+    /// Look through content, as a child process
+    #[command(name = "__scanner", hide = true)]
+    Scanner(Scanner),
 }
 
 /// `serve`
@@ -269,6 +272,13 @@ pub struct Reprocess {
     /// Work through the server at this address, not on the data directory
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+}
+
+/// `__scanner`.
+#[derive(Debug, Args)]
+pub struct Scanner {
+    /// Largest content that it is sent
+    pub max_bytes: u64,
 }
 
 /// `filetype`

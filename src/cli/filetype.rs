@@ -11,11 +11,12 @@ use super::args::{Filetype, Global};
 use super::exit::Exit;
 use super::output::{self, Refusal};
 use super::walk::{Found, Step, Trouble, Walked, open, walk};
-use crate::identify::{Digests, Identification, Identifier, Mode, digest_reader};
+use crate::identify::{Digests, Identification, Identifier, Mode, content, digest_reader};
 
 /// Prints what the files of `args` are. What cannot be read is a line of its own and does not change the exit code.
 pub(super) fn run(global: &Global, args: &Filetype) -> Exit {
-    let identifier = Identifier::load().map_err(|error| Refusal::failed(error.to_string()));
+    let scanner = content::scanner(1, content::CONTENT_MAX_BYTES);
+    let identifier = scanner.and_then(Identifier::load).map_err(|error| Refusal::failed(error.to_string()));
     output::finish(identifier.and_then(|identifier| {
         let mut printer = Printer { out: output::stdout(), json: global.json, items: 0, identifier };
         printer.all(&args.paths)?;
@@ -144,7 +145,8 @@ mod tests {
     use super::*;
 
     fn printed(json: bool, paths: &[PathBuf]) -> String {
-        let identifier = Identifier::load().unwrap();
+        let scanner = content::scanner(1, content::CONTENT_MAX_BYTES);
+        let identifier = scanner.and_then(Identifier::load).unwrap();
         let mut printer = Printer { out: Vec::new(), json, items: 0, identifier };
         printer.all(paths).unwrap();
         String::from_utf8(printer.out).unwrap()

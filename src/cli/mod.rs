@@ -21,6 +21,7 @@ mod output;
 mod produce;
 mod reidentify;
 mod reprocess;
+mod scanner;
 mod target;
 mod topics;
 mod walk;
@@ -70,6 +71,7 @@ pub fn main() -> Exit {
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
         Command::Explain(args) => with_config(&cli, |loaded| explain::run(&cli.global, &loaded.config, args)),
         Command::LostTasks(args) => with_config(&cli, |loaded| lost_tasks::run(&cli.global, &loaded.config, args)),
+        Command::Scanner(args) => scanner::run(args),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }
 }

@@ -115,6 +115,7 @@ const RANGES: [Range; 40] = [
     size("streams.inline_threshold", 0, MI, |c| c.streams.inline_threshold),
     count("streams.max_uploads", 1, 65_535, |c| c.streams.max_uploads.into()),
     count("identify.jobs", 0, 1_024, |c| c.identify.jobs.into()),
+    size("identify.content_max_bytes", 0, GI, |c| c.identify.content_max_bytes),
 ];
 
 /// What the number `key` may be, for a message.

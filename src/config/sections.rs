@@ -451,11 +451,20 @@ impl Default for Reprocess {
 }
 
 /// `[identify]`: file identification.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identify {
     /// Files identified at once; 0 is one per processor.
     pub jobs: u32,
+    /// Size above which the content rules do not look through a file.
+    #[serde(with = "units::size")]
+    pub content_max_bytes: u64,
+}
+
+impl Default for Identify {
+    fn default() -> Self {
+        Self { jobs: 0, content_max_bytes: 64 << 20 }
+    }
 }
 
 /// `[logging]`: what the process says about itself.

@@ -5,9 +5,11 @@
 //!
 //! [`Identifier`] runs the steps of streams.md 8.1 in order: `magic` (magic and mime lines; the magic rules are in
 //! `engine`, behind `gates` made from their `shape`), `rules` (first type), `mimes` (trusted mimes), `indicators`,
-//! `refine` (zip, cart, dos, pdf, and the place of the content rules), `types` (the table with the extensions).
+//! `refine` (zip, cart, dos, pdf), `content` (the content rules, in child processes), `types` (the table with the
+//! extensions).
 //! [`Digester`] is independent of it.
 
+pub mod content;
 mod digest;
 mod elf;
 mod engine;
@@ -26,7 +28,9 @@ mod view;
 mod zip;
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::sync::Arc;
 
+use content::{ContentScanner, Facts, Scan};
 pub use digest::{DigestError, Digester, Digests, Mode, SPREAD_AT, digest_reader, ssdeep_reader};
 pub use opinion::{disagrees, second_opinion};
 pub use types::{FileType, TypeTable};
@@ -55,6 +59,14 @@ pub struct Identification {
 pub struct Identifier {
     engine: engine::Engine,
     types: TypeTable,
+    scanner: Arc<dyn ContentScanner>,
+}
+
+/// What an identification was besides its result; for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// What came of looking through the content, if that was done.
+    pub content: Option<Scan>,
 }
 
 /// The magic rules that are built in could not be read.
@@ -63,9 +75,9 @@ pub struct Identifier {
 pub struct LoadError(String);
 
 impl Identifier {
-    /// Loads the built-in rules; takes about 40 ms and 20 MB.
-    pub fn load() -> Result<Self, LoadError> {
-        Ok(Self { engine: engine::Engine::load()?, types: TypeTable::load() })
+    /// Loads the built-in rules; takes about 40 ms and 20 MB. `scanner` looks through content.
+    pub fn load(scanner: Arc<dyn ContentScanner>) -> Result<Self, LoadError> {
+        Ok(Self { engine: engine::Engine::load()?, types: TypeTable::load(), scanner })
     }
 
     /// The type table.
@@ -76,26 +88,71 @@ impl Identifier {
     /// Identifies the whole of `source`, from its first byte.
     ///
     /// Blocking. Memory is bounded (about 20 MiB) whatever the size; the magic engine has a time limit of ten seconds,
-    /// after which the result says so in `magic`. PDF files are read to their end.
+    /// after which the result says so in `magic`, and so have the content rules. PDF files are read to their end, texts
+    /// and unknown files up to the scanner's limit.
     ///
     /// # Errors
     ///
     /// Only those of `source`: no content is an error.
-    pub fn identify(&self, mut source: impl Read + Seek) -> io::Result<Identification> {
+    pub fn identify(&self, source: impl Read + Seek) -> io::Result<Identification> {
+        self.looked_at(source).map(|(identification, _, _)| identification)
+    }
+
+    /// As [`Self::identify`], and what is worth counting.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::identify`].
+    pub fn identify_noting(&self, source: impl Read + Seek) -> io::Result<(Identification, Notes)> {
+        let (identification, content, _) = self.looked_at(source)?;
+        Ok((identification, Notes { content }))
+    }
+
+    /// The identification, what came of looking through the content, and the head.
+    fn looked_at(&self, mut source: impl Read + Seek) -> io::Result<(Identification, Option<Scan>, Vec<u8>)> {
         let size = source.seek(SeekFrom::End(0))?;
         source.seek(SeekFrom::Start(0))?;
-        let mut head = Vec::new();
-        source.by_ref().take(view::HEAD_MAX).read_to_end(&mut head)?;
-        if size == 0 || head.is_empty() {
-            return Ok(self.completed("unknown", "inode/x-empty", "empty"));
+        let mut whole_head = Vec::new();
+        source.by_ref().take(view::HEAD_MAX).read_to_end(&mut whole_head)?;
+        if size == 0 || whole_head.is_empty() {
+            return Ok((self.completed("unknown", "inode/x-empty", "empty"), None, whole_head));
         }
-        let lines = magic::lines(&self.engine, &mut source, size, &head)?;
+        let lines = magic::lines(&self.engine, &mut source, size, &whole_head)?;
         let first = first_type(&lines);
-        let head = head.get(..HEAD_LEN).unwrap_or(&head);
+        let head = whole_head.get(..HEAD_LEN).unwrap_or(&whole_head);
         let indicated = indicators::indicated(first, head).unwrap_or(first);
         let refined = refine::refined(indicated.into(), &mut source, size, head)?;
+        let content = self.scanned(&refined, &lines, &mut source, size)?;
+        let file_type = match &content {
+            Some(Scan::Type(name)) => name,
+            Some(Scan::Nothing | Scan::Skipped | Scan::Failed(_)) | None => &refined,
+        };
         let line = |lines: &[String]| lines.first().cloned().unwrap_or_default();
-        Ok(self.completed(&refined, &line(&lines.mimes), &line(&lines.magics)))
+        let magic = match &content {
+            Some(Scan::Failed(error)) => format!("error - content rules: {error}"),
+            Some(Scan::Type(_) | Scan::Nothing | Scan::Skipped) | None => line(&lines.magics),
+        };
+        Ok((self.completed(file_type, &line(&lines.mimes), &magic), content, whole_head))
+    }
+
+    /// What the content rules say of a file that is nothing better so far (streams.md 8.6).
+    fn scanned<R: Read + Seek>(
+        &self,
+        file_type: &str,
+        lines: &magic::Lines,
+        source: &mut R,
+        size: u64,
+    ) -> io::Result<Option<Scan>> {
+        if !matches!(file_type, "unknown" | "text/plain") {
+            return Ok(None);
+        }
+        let facts = Facts {
+            mime: lines.mimes.iter().find(|mime| !mime.is_empty()).cloned().unwrap_or_default(),
+            magic: lines.magics.first().cloned().unwrap_or_default(),
+            file_type: file_type.into(),
+        };
+        source.seek(SeekFrom::Start(0))?;
+        self.scanner.scan(&facts, size, source).map(Some)
     }
 
     /// Identifies bytes in memory.

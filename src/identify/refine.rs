@@ -1,7 +1,7 @@
 //! Refinements: closer looks at some first types (streams.md 8.5).
 //!
-//! Called by `Identifier::identify`. Order: zip, cart, dos, pdf, content rules. All memory is bounded; the PDF test reads
-//! the whole file.
+//! Called by `Identifier::identify`. Order: zip, cart, dos, pdf; the content rules come after them. All memory is bounded;
+//! the PDF test reads the whole file.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -61,12 +61,7 @@ pub(super) fn refined<R: Read + Seek>(
     {
         current = found.into();
     }
-    Ok(content_rules(current))
-}
-
-/// Place of the 50 content rules (streams.md 8.6): they look at `unknown` and `text/plain` and need a rule engine.
-fn content_rules(current: String) -> String {
-    current
+    Ok(current)
 }
 
 /// `CART`, version 1, a reserved zero; more than the 38 bytes of its header.

@@ -6,17 +6,36 @@ use bytes::Bytes;
 
 use super::analyze::{Analyzer, DigestMode, DigestSink, Digests, Identified};
 use super::store::ReadSeek;
-use crate::identify::{Digester, IDENTIFY_VERSION, Identifier, Mode};
+use crate::identify::content::Scan;
+use crate::identify::{Digester, IDENTIFY_VERSION, Identifier, Mode, Notes};
+use crate::metrics::Metrics;
 
-/// Digests and identification in this process.
-#[derive(Clone, Debug)]
-pub struct Engine(Arc<Identifier>);
+/// Digests in this process, identification in this process and its children.
+#[derive(Clone)]
+pub struct Engine {
+    identifier: Arc<Identifier>,
+    metrics: Arc<Metrics>,
+}
 
 impl Engine {
-    /// An analyzer over the loaded rules.
+    /// An analyzer over the loaded rules, which counts what it notices.
     #[must_use]
-    pub fn new(identifier: Arc<Identifier>) -> Self {
-        Self(identifier)
+    pub fn new(identifier: Arc<Identifier>, metrics: Arc<Metrics>) -> Self {
+        Self { identifier, metrics }
+    }
+
+    fn count(&self, notes: &Notes) {
+        let result = match &notes.content {
+            None => return,
+            Some(Scan::Type(_)) => "type",
+            Some(Scan::Nothing) => "nothing",
+            Some(Scan::Skipped) => "skipped",
+            Some(Scan::Failed(error)) => {
+                tracing::warn!(%error, "the content rules could not be evaluated for a file");
+                "failed"
+            }
+        };
+        self.metrics.identify_content.inc([result]);
     }
 }
 
@@ -34,7 +53,8 @@ impl Analyzer for Engine {
     }
 
     fn identify(&self, input: Box<dyn ReadSeek>) -> Result<Identified, String> {
-        let found = self.0.identify(input).map_err(|error| error.to_string())?;
+        let (found, notes) = self.identifier.identify_noting(input).map_err(|error| error.to_string())?;
+        self.count(&notes);
         Ok(Identified {
             mime: found.mime,
             magic: found.magic,

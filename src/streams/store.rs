@@ -61,6 +61,14 @@ pub struct BlobRecord {
     pub file_extension: String,
 }
 
+impl BlobRecord {
+    /// Whether another identification by rules of `version` would say the same: not where the last one had trouble.
+    #[must_use]
+    pub fn is_by_rules(&self, version: u32) -> bool {
+        self.identify_version == version && !self.magic.starts_with("error - ")
+    }
+}
+
 /// What a look-up tells of a stored blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -235,6 +243,14 @@ pub fn is_older(stored_ms: i64, older_than: Option<i64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_of_a_failed_identification_is_not_as_good_as_a_new_one() {
+        let record = |magic: &str| BlobRecord { identify_version: 2, magic: magic.into(), ..BlobRecord::default() };
+        assert!(record("ASCII text").is_by_rules(2));
+        assert!(!record("ASCII text").is_by_rules(3));
+        assert!(!record("error - content rules: the scanner stopped").is_by_rules(2));
+    }
 
     #[test]
     fn only_what_was_stored_in_an_earlier_second_is_older() {

@@ -221,7 +221,7 @@ impl Work {
     fn known(&self, hash: &Sha256) -> Option<BlobRecord> {
         let version = self.streams.analyzer.version();
         match self.streams.store.known(hash) {
-            Ok(record) => record.filter(|record| record.identify_version == version),
+            Ok(record) => record.filter(|record| record.is_by_rules(version)),
             Err(error) => {
                 tracing::warn!(%hash, %error, "the record of an earlier upload cannot be read");
                 None

@@ -442,3 +442,24 @@ fn r20_an_event_log_file_is_named_and_does_not_stop_the_server() {
     assert!(data.get("file_extension").is_none(), "{data}");
     server.client().get("/healthz").expect_status(200);
 }
+
+#[test]
+fn what_a_text_is_comes_from_its_content_and_is_counted() {
+    let server = Server::start();
+    let mut client = server.client();
+    for (text, format, extension) in [
+        ("pub struct A;\nimpl A {\n    fn f(&self) { println!(\"x\"); }\n}\n", "code/rust", "txt"),
+        ("<a>\n<b>c</b>\n</a>\n", "code/xml", "xml"),
+        ("azulite sample line one\n", "text/plain", "txt"),
+    ] {
+        let data = upload(&mut client, HERE, text.as_bytes());
+        assert_eq!((&data["file_format"], &data["file_extension"]), (&json!(format), &json!(extension)));
+    }
+    let metrics = client.get("/metrics").expect_status(200).text();
+    for line in [
+        "azulite_identify_content_total{result=\"type\"} 2",
+        "azulite_identify_content_total{result=\"nothing\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}

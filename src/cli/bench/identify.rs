@@ -11,7 +11,7 @@ use anyhow::ensure;
 use super::files::{Work, compute, files};
 use super::report::{Column, Report, Run};
 use super::{Bounds, Case, Shown};
-use crate::identify::Identifier;
+use crate::identify::{Identifier, content};
 
 const COLUMNS: [Column; 7] = [
     Column { title: "files/s", key: "files_s", digits: 0 },
@@ -26,7 +26,8 @@ const COLUMNS: [Column; 7] = [
 /// All repetitions over the files below `paths`.
 pub(super) fn run(paths: &[PathBuf], jobs: u16, bounds: Bounds, shown: Shown) -> anyhow::Result<Report> {
     let files = files(paths);
-    let identifier = Identifier::load()?;
+    let scanner = content::scanner(jobs.into(), content::CONTENT_MAX_BYTES)?;
+    let identifier = Identifier::load(scanner)?;
     let (bytes, _) = compute(&files, jobs, Work::All(&identifier))?;
     ensure!(bytes > 0, "there is nothing to identify");
     let count = f64::from(u32::try_from(files.len())?);

@@ -16,7 +16,7 @@ use super::{Bounds, Case, Folder, Shown};
 use crate::cli::args::Ingest;
 use crate::cli::ingest;
 use crate::config::Config;
-use crate::identify::Identifier;
+use crate::identify::{Identifier, content};
 
 const COLUMNS: [Column; 6] = [
     Column { title: "files/s", key: "files_s", digits: 0 },
@@ -37,7 +37,8 @@ pub(super) fn run(
     shown: Shown,
 ) -> anyhow::Result<Report> {
     let files = files(paths);
-    let identifier = Identifier::load()?;
+    let scanner = content::scanner(jobs.into(), config.identify.content_max_bytes)?;
+    let identifier = Identifier::load(scanner)?;
     let (bytes, _) = compute(&files, jobs, Work::Digests)?;
     ensure!(bytes > 0, "there is nothing to take in");
     ensure!(bytes <= bounds.bytes, "{bytes} bytes are too many for the disk: an eighth of what is free may be used");

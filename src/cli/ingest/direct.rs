@@ -16,9 +16,9 @@ use crate::cli::target::Opened;
 use crate::config::Config;
 use crate::dispatcher::hub::{Hub, PostError, PostRequest};
 use crate::dispatcher::{Dispatcher, SharedDispatcher};
-use crate::identify::{Digester, Digests, IDENTIFY_VERSION, Identifier, Mode};
+use crate::identify::{Digester, Digests, IDENTIFY_VERSION, Identifier, Mode, content};
 use crate::metrics::Metrics;
-use crate::serve::dispatcher_options;
+use crate::serve::{dispatcher_options, identifications};
 use crate::streams::{BlobRecord, BlobStore, Copier, Place, Staged, StoreError};
 
 /// See the module.
@@ -51,7 +51,9 @@ impl Direct {
         let dispatcher = dispatcher.map_err(|error| refused("the dispatcher cannot be started", &error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| refused("the runtime cannot be started", &error))?;
-        let identifier = Identifier::load().map_err(|error| refused("the rules cannot be loaded", &error))?;
+        let scanner = content::scanner(identifications(config), config.identify.content_max_bytes);
+        let identifier = scanner.and_then(Identifier::load);
+        let identifier = identifier.map_err(|error| refused("the rules cannot be loaded", &error))?;
         Ok(Self { dispatcher: SharedDispatcher(Arc::new(dispatcher)), runtime, identifier, place, opened })
     }
 
@@ -75,7 +77,7 @@ impl Direct {
     /// What an earlier upload of the same bytes found out by today's rules.
     fn known(&self, hash: &Sha256) -> Result<Option<BlobRecord>, StoreFault> {
         let record = self.blobs().known(hash).map_err(|error| self.fault(error))?;
-        Ok(record.filter(|record| record.identify_version == IDENTIFY_VERSION))
+        Ok(record.filter(|record| record.is_by_rules(IDENTIFY_VERSION)))
     }
 
     fn staged(&self, content: &Content, mode: Mode) -> Result<(Box<dyn Staged>, Digests), StoreFault> {

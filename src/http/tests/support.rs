@@ -16,6 +16,7 @@ use crate::dispatcher::hub::{
     SimulateRequest,
 };
 use crate::http::{Drained, Options, Readiness, RouteLimits, Server, Services, Subsystem};
+use crate::identify::{Identifier, content};
 use crate::metrics::Metrics;
 use crate::streams::memory::{MemoryStore, TestAnalyzer};
 use crate::streams::{Analyzer, Streams};
@@ -145,7 +146,9 @@ impl Running {
 
     /// With the identification that is shipped.
     pub(super) async fn with_real_identification() -> Self {
-        let engine = crate::streams::Engine::new(Arc::new(crate::identify::Identifier::load().unwrap()));
+        let scanner = content::scanner(1, content::CONTENT_MAX_BYTES);
+        let identifier = Arc::new(scanner.and_then(Identifier::load).unwrap());
+        let engine = crate::streams::Engine::new(identifier, Arc::new(Metrics::new()));
         let unused = Arc::new(TestAnalyzer::default());
         Self::with_engine(options(), RouteLimits::default(), Default::default(), unused, Arc::new(engine)).await
     }
