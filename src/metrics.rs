@@ -332,6 +332,8 @@ metrics! {
     identify_content: Counters<1> = "azulite_identify_content_total",
         "Files looked through by the content rules, by what came of it: type, nothing, skipped for their size, failed",
         counters(["result"], 0);
+    identify_disputed: PlainCounter = "azulite_identify_disputed_total",
+        "Files that a second, independent identification calls something else", counter();
     purge_orders: Gauges<1> = "azulite_purge_orders", "What the deletion filter looks for, by kind", gauges(["kind"], 0);
     manual_inserts: Gauges<1> = "azulite_manual_inserts", "Inserts that wait for their parents, and those parents",
         gauges(["kind"], 0);

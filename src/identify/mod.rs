@@ -67,6 +67,8 @@ pub struct Identifier {
 pub struct Notes {
     /// What came of looking through the content, if that was done.
     pub content: Option<Scan>,
+    /// The second opinion names another kind of file.
+    pub disputed: bool,
 }
 
 /// The magic rules that are built in could not be read.
@@ -98,14 +100,15 @@ impl Identifier {
         self.looked_at(source).map(|(identification, _, _)| identification)
     }
 
-    /// As [`Self::identify`], and what is worth counting.
+    /// As [`Self::identify`], and what is worth counting; the second opinion takes some time more.
     ///
     /// # Errors
     ///
     /// As [`Self::identify`].
     pub fn identify_noting(&self, source: impl Read + Seek) -> io::Result<(Identification, Notes)> {
-        let (identification, content, _) = self.looked_at(source)?;
-        Ok((identification, Notes { content }))
+        let (identification, content, head) = self.looked_at(source)?;
+        let disputed = disagrees(&identification, &head);
+        Ok((identification, Notes { content, disputed }))
     }
 
     /// The identification, what came of looking through the content, and the head.

@@ -25,6 +25,9 @@ impl Engine {
     }
 
     fn count(&self, notes: &Notes) {
+        if notes.disputed {
+            self.metrics.identify_disputed.inc();
+        }
         let result = match &notes.content {
             None => return,
             Some(Scan::Type(_)) => "type",

@@ -459,6 +459,7 @@ fn what_a_text_is_comes_from_its_content_and_is_counted() {
     for line in [
         "azulite_identify_content_total{result=\"type\"} 2",
         "azulite_identify_content_total{result=\"nothing\"} 1",
+        "azulite_identify_disputed_total 0",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
