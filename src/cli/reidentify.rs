@@ -14,11 +14,11 @@ use super::output::{self, Refusal, Table, complain, printable};
 use super::target::{Opened, Target};
 use super::topics::no_such_api;
 use crate::config::Config;
-use crate::identify::Identifier;
+use crate::identify::{Identifier, content};
 use crate::metrics::Metrics;
-use crate::serve::analyzer;
+use crate::serve::identifications;
 use crate::streams::reidentify::{Progress, Request, Run, Stage};
-use crate::streams::{self, Streams};
+use crate::streams::{self, Engine, Streams};
 
 const ROUTE: &str = "/api/azulite/v1/reidentify";
 /// Between two looks at the progress.
@@ -83,10 +83,11 @@ fn through_server(client: &Client, request: Request, watch: &Watch) -> Result<Pr
 }
 
 fn on_store(config: &Config, opened: &Opened, request: Request, watch: &Watch) -> Result<Progress, Refusal> {
-    let identifier = Identifier::load().map_err(|error| Refusal::failed(error.to_string()))?;
+    let scanner = content::scanner(identifications(config), config.identify.content_max_bytes);
+    let identifier = scanner.and_then(Identifier::load).map_err(|error| Refusal::failed(error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
-    let analyzer = analyzer(config, Arc::new(identifier));
-    let streams = Streams::new(opened.admin.blobs().clone(), analyzer, metrics, streams::Options::default());
+    let engine = Arc::new(Engine::new(Arc::new(identifier), metrics.clone()));
+    let streams = Streams::new(opened.admin.blobs().clone(), engine, metrics, streams::Options::default());
     let run = Arc::new(Run::new(streams, request));
     let working = run.clone();
     let worker = std::thread::Builder::new().name("azulite-reidentify".to_owned()).spawn(move || working.work())?;
