@@ -84,6 +84,8 @@ pub struct Options {
     pub max_waiting: usize,
     /// An idle group counts as new after this many milliseconds.
     pub group_retention_ms: i64,
+    /// Historic gets an event for so many live ones even if there are more of those; 0 is none.
+    pub historic_share: usize,
     /// Readers kept in memory, at most.
     pub max_readers: usize,
     /// Where events are written down that something was wrong with, if anywhere.
@@ -184,6 +186,7 @@ impl Dispatcher {
             broker: broker.clone(),
             topic_prefix: options.topic_prefix.clone(),
             group_retention_ms: options.group_retention_ms,
+            historic_share: options.historic_share,
         };
         let readers = Readers::new(context, options.max_readers);
         let waiting = tokio::sync::Semaphore::new(options.max_waiting);

@@ -49,6 +49,8 @@ pub struct ReaderContext {
     pub topic_prefix: String,
     /// An idle group counts as new after this many milliseconds.
     pub group_retention_ms: i64,
+    /// Historic gets a record for so many live ones even if there are more of those; 0 is none.
+    pub historic_share: usize,
 }
 
 /// Who opens a reader.
@@ -107,6 +109,8 @@ struct State {
     /// The last pause its groups have taken note of; `None` before the first task consumer.
     pause: Option<i64>,
     closed: bool,
+    /// Records taken from live, while historic had some, for which it has not got its share yet.
+    ahead: usize,
 }
 
 /// See the module.
@@ -321,7 +325,7 @@ impl Reader {
         user: &User,
         now_ms: i64,
     ) -> Result<Option<BTreeMap<String, Vec<Offset>>>, ReaderError> {
-        let ReaderContext { broker, topic_prefix, group_retention_ms } = &self.context;
+        let ReaderContext { broker, topic_prefix, group_retention_ms, .. } = &self.context;
         let log = broker.log();
         let Subscription { group, start, topics, .. } = &open.subscription;
         let stored = GroupRecord::of(log.as_ref(), group)?;
@@ -410,8 +414,8 @@ impl Reader {
         state.subscriptions.iter().flat_map(|s| s.places.values().map(|place| place.partition.number())).collect()
     }
 
-    /// Takes up to `count` records and about `max_bytes`, by precedence, without waiting. Tombstones are taken and left
-    /// out.
+    /// Takes up to `count` records and about `max_bytes`, without waiting: by precedence, but for the share of historic
+    /// (contract events.md 10.5), which comes before live once it is due. Tombstones are taken and left out.
     ///
     /// # Errors
     /// [`ReaderError::Read`]; what was taken in this call has been given back.
@@ -424,11 +428,41 @@ impl Reader {
                 return Ok((batch.candidates, batch.taken));
             }
             self.refresh(&mut state)?;
-            let mut subscriptions = state.subscriptions.iter_mut().enumerate();
-            subscriptions.try_for_each(|(index, subscription)| self.take_from(index, subscription, &mut batch))
+            self.take_by_precedence(&mut state, &mut batch)
         };
         outcome?;
         Ok((batch.candidates, batch.taken))
+    }
+
+    fn take_by_precedence(&self, state: &mut State, batch: &mut Batch) -> Result<(), ReaderError> {
+        let place_of = |flow| state.subscriptions.iter().position(|s| s.subscription.flow == flow);
+        let both = place_of(Flow::Live).zip(place_of(Flow::Historic)).filter(|_| self.context.historic_share > 0);
+        for index in 0..state.subscriptions.len() {
+            let shared = both.filter(|(live, _)| *live == index).map(|(_, historic)| historic);
+            if let Some(historic) = shared {
+                self.take_share(state, historic, batch)?;
+            }
+            let before = batch.candidates.len();
+            let Some(subscription) = state.subscriptions.get_mut(index) else { continue };
+            self.take_from(index, subscription, batch)?;
+            if let Some(historic) = shared.and_then(|historic| state.subscriptions.get(historic)) {
+                let waits = historic.next_place().is_some();
+                state.ahead = if waits { state.ahead + batch.candidates.len() - before } else { 0 };
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes from historic what it is due for the live records that went ahead of its own.
+    fn take_share(&self, state: &mut State, historic: usize, batch: &mut Batch) -> Result<(), ReaderError> {
+        let due = state.ahead / self.context.historic_share;
+        let Some(subscription) = state.subscriptions.get_mut(historic).filter(|_| due > 0) else { return Ok(()) };
+        let (before, count) = (batch.candidates.len(), batch.count);
+        batch.count = count.min(before + due);
+        self.take_from(historic, subscription, batch)?;
+        batch.count = count;
+        state.ahead -= (batch.candidates.len() - before).min(due) * self.context.historic_share;
+        Ok(())
     }
 
     fn take_from(
@@ -652,5 +686,7 @@ fn committed_offset(offset: Offset, commit_time_ms: i64) -> CommittedOffset {
     CommittedOffset { offset, leader_epoch: -1, metadata: String::new(), commit_time_ms }
 }
 
+#[cfg(test)]
+mod flows;
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,7 @@ fn options() -> Options {
         fetch_memory: 1 << 26,
         max_waiting: 100,
         group_retention_ms: 30 * 86_400_000,
+        historic_share: 20,
         max_readers: 100,
         labels: Labels::default(),
         ignore_topic_mismatch: true,

@@ -37,7 +37,12 @@ fn open(root: &Path) -> World {
         let appends = vec![Append { partition: topic.partitions[0].clone(), batch: batch.build().unwrap() }];
         store.append_wait(Lane(1), appends).unwrap();
     }
-    let context = ReaderContext { broker: broker.clone(), topic_prefix: "p".into(), group_retention_ms: 30 * DAY_MS };
+    let context = ReaderContext {
+        broker: broker.clone(),
+        topic_prefix: "p".into(),
+        group_retention_ms: 30 * DAY_MS,
+        historic_share: 4,
+    };
     let reader = Arc::new(Reader::new(context, vec![subscription()]));
     reader.open(clock::now_ms(), &User::Passive).unwrap();
     let coordinator = Coordinator::start(broker.clone(), Options::default()).unwrap();
