@@ -1,4 +1,7 @@
 //! Which registered consumers would get an event, asked of the filters without a read. Contract events.md 1.8.
+//!
+//! Only consumers of binaries are asked. Upstream lists those of every model, which section 10, 29 calls a fault: a reader
+//! of statuses never gets a binary, yet its verdict would be taken for that of the plugin of the same name and version.
 
 use std::sync::Arc;
 
@@ -50,7 +53,8 @@ fn answer(dispatcher: &Dispatcher, request: &SimulateRequest) -> Result<Bytes, S
     let now_ms = dispatcher.now_ms();
     let registered = dispatcher.registry.consumers(now_ms);
     let verdict = |listed| verdict(dispatcher, &event, listed, request.extended, now_ms);
-    let answer = Answer { consumers: registered.iter().map(verdict).collect() };
+    let binary = registered.iter().filter(|listed| listed.consumer.params.model == Model::Binary);
+    let answer = Answer { consumers: binary.map(verdict).collect() };
     Ok(serde_json::to_vec(&answer).unwrap_or_default().into())
 }
 

@@ -18,6 +18,8 @@ async fn x20_simulate_asks_every_registered_consumer() {
     assert_eq!(world.simulate(&sourced('a'), false).await.unwrap(), json!({"consumers": []}));
     world.get("binary/active", "name=p1&version=1&deadline=0&r-live=true&r-under-content-size=4").await;
     world.get("binary/passive", "name=p2&version=1&deadline=0&r-live=true&r-under-content-size=2000").await;
+    // The same plugin reads something else as well, which says nothing about binaries.
+    world.get("status/passive", "name=p1&version=1&deadline=0&r-live=true").await;
     let answer = world.simulate(&sourced('a'), false).await.unwrap();
     assert_eq!(
         answer,
