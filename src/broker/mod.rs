@@ -26,7 +26,7 @@ pub use azulite_storage::{
     TopicId, TopicPartition,
 };
 pub use line::{Outcome, QueueFull};
-pub use positions::{Epoch, GroupPositions, GroupRecord};
+pub use positions::{Epoch, GroupPositions, GroupRecord, Rewind};
 pub use store::{CommitListener, LogStore, Value};
 pub use topic_config::TopicConfig;
 pub use topics::{AlterConfigError, Alteration, NewTopicError};

@@ -90,7 +90,7 @@ impl GroupPositions {
         Ok(true)
     }
 
-    /// Queues a write of anybody else; the reader notices before it goes on.
+    /// Queues a write of anybody else; the reader notices before it goes on, and [`Rewind::of`] its group is another one.
     ///
     /// # Durability
     /// As [`LogStore::change_group`].
@@ -100,9 +100,10 @@ impl GroupPositions {
         self: &Arc<Self>,
         log: &dyn LogStore,
         group: &str,
-        changes: GroupChanges,
+        mut changes: GroupChanges,
         done: Done,
     ) -> Result<(), CommitOffsetsError> {
+        changes.values.extend(Rewind::renew(group));
         let mut order = self.order();
         self.queue(&mut order, log, group, changes, done)?;
         order.epoch += 1;
@@ -181,6 +182,46 @@ impl PositionRegistry {
         let door = Arc::new(GroupPositions::default());
         doors.by_group.insert(group.to_owned(), Arc::downgrade(&door));
         door
+    }
+}
+
+/// Tells what a plugin's group was handed before its positions were moved by hand from what it was handed since.
+///
+/// Random, and in the same commit as the positions, so that nothing that was remembered of earlier deliveries means
+/// anything afterwards, whoever moved them and whatever happens to the process. It outlives the group. Groups that no
+/// plugin has (`-azul-` is part of the name of every one that does) have none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewind(u64);
+
+impl Rewind {
+    fn key(group: &str) -> Vec<u8> {
+        [b"rewind\0", group.as_bytes()].concat()
+    }
+
+    /// The change that makes it another one.
+    fn renew(group: &str) -> Option<(Vec<u8>, Option<Bytes>)> {
+        use std::hash::{BuildHasher, Hasher};
+        let random = || std::hash::RandomState::new().build_hasher().finish().max(1);
+        group.contains("-azul-").then(|| (Self::key(group), Some(random().to_be_bytes().to_vec().into())))
+    }
+
+    /// That of a group; the default one when nobody has ever moved its positions.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn of(log: &dyn LogStore, group: &str) -> Result<Self, IndexError> {
+        let stored = log.kv(&Self::key(group))?;
+        Ok(Self(stored.and_then(|bytes| bytes.first_chunk::<8>().map(|id| u64::from_be_bytes(*id))).unwrap_or(0)))
+    }
+
+    /// That of several groups together; the default one stands for nothing.
+    pub fn together(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
+    /// Its bytes; none for the default one.
+    pub fn as_bytes(self) -> Option<[u8; 8]> {
+        (self.0 != 0).then(|| self.0.to_be_bytes())
     }
 }
 

@@ -207,9 +207,6 @@ impl Gather {
             }
             if reset {
                 reader.forget_groups()?;
-                if let Some(duplicates) = dispatcher.caches.duplicates.as_ref().filter(|_| !params.debug) {
-                    duplicates.clear();
-                }
             }
             let not_ready = self.open_reader(&reader, now_ms)?;
             Ok((reader, not_ready))
@@ -381,8 +378,8 @@ impl Gather {
             purges.catch_up()?;
         }
         let mut earlier = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        let duplicates = caches.duplicates.as_ref();
-        let asking = duplicates.and_then(|d| Asking::new(d, metrics, &self.params, &earlier));
+        let (duplicates, rewind) = (caches.duplicates.as_ref(), reader.rewind());
+        let asking = duplicates.and_then(|d| Asking::new(d, metrics, (&self.params, rewind), &earlier));
         let purged = self.dispatcher.for_consumer(&self.params, self.task, now_ms, |consumer| {
             let consumer = Consumer { duplicates: asking.as_ref(), ..*consumer };
             filter::consume(&mut fetched, |(event, _)| event, &consumer, &mut gathered.counts)
@@ -395,7 +392,7 @@ impl Gather {
             self.raise_dequeued(&mut gathered, now_ms / 1000);
         }
         if duplicates.is_some() {
-            earlier.extend(duplicates::marks(&self.params, &gathered.events));
+            earlier.extend(duplicates::marks((&self.params, rewind), &gathered.events));
         }
         drop(earlier);
         metrics.consume_duration.observe(["run_pipelines"], started.elapsed());

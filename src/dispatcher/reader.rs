@@ -18,7 +18,7 @@ use super::position::Position;
 use super::topic::TopicRef;
 use crate::broker::{
     AppendError, Broker, CommitOffsetsError, CommittedOffset, Epoch, GroupChanges, GroupPositions, GroupRecord, Offset,
-    OffsetChanges, Partition, PartitionNumber, ReadError, Records, TopicPartition,
+    OffsetChanges, Partition, PartitionNumber, ReadError, Records, Rewind, TopicPartition,
 };
 
 /// Bytes read from one partition at once, about.
@@ -93,6 +93,8 @@ struct SubscriptionState {
     positions: Arc<GroupPositions>,
     /// What the places belong to; `None` when they have to be read anew.
     epoch: Option<Epoch>,
+    /// Which deliveries of the past count.
+    rewind: Rewind,
     places: BTreeMap<TopicPartition, Place>,
     /// The partition that was read last: the others come first next time.
     last: Option<TopicPartition>,
@@ -280,6 +282,7 @@ impl Reader {
                 positions: self.context.broker.positions(&subscription.group),
                 subscription: subscription.clone(),
                 epoch: None,
+                rewind: Rewind::default(),
                 places: BTreeMap::new(),
                 last: None,
             };
@@ -337,6 +340,7 @@ impl Reader {
         }
         if open.epoch.is_none() {
             open.epoch = Some(open.positions.settled());
+            open.rewind = Rewind::of(log.as_ref(), group)?;
             open.places.clear();
             open.last = None;
         }
@@ -406,6 +410,11 @@ impl Reader {
             }
         }
         Ok(Some(record.starts))
+    }
+
+    /// Tells what it hands out now from what its groups were handed before somebody moved their positions.
+    pub fn rewind(&self) -> Rewind {
+        self.lock().subscriptions.iter().map(|s| s.rewind).fold(Rewind::default(), Rewind::together)
     }
 
     /// Every partition it reads.

@@ -2,7 +2,8 @@
 //!
 //! Contract events.md 5.5.6 and section 10, 27; off unless `events.dedupe_cache_bytes` says otherwise. It only saves
 //! consumers work: what it forgets is handed out again. Unlike upstream's, it counts an event as seen only once the whole
-//! answer has reached the client, and an inspector (`debug`) neither asks it nor tells it anything.
+//! answer has reached the client, and an inspector (`debug`) neither asks it nor tells it anything. What a group was handed
+//! before its positions were moved by hand does not count afterwards ([`Rewind`]).
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -12,6 +13,7 @@ use md5::{Digest, Md5};
 
 use super::super::model::{BinaryEvent, Event};
 use super::super::params::GetParams;
+use crate::broker::Rewind;
 use crate::metrics::Metrics;
 
 /// Stage name in counts and metrics.
@@ -70,8 +72,7 @@ impl Duplicates {
         }
     }
 
-    /// Forgets everything: somebody who resets a reader wants its events again, and the marks of one consumer cannot be
-    /// told from those of others.
+    /// Forgets everything.
     pub fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
         self.changed.store(true, Ordering::Relaxed);
@@ -117,8 +118,7 @@ impl Duplicates {
 pub struct Asking<'a> {
     duplicates: &'a Duplicates,
     metrics: &'a Metrics,
-    name: &'a str,
-    version: &'a str,
+    consumer: (&'a GetParams, Rewind),
     /// What earlier passes have gathered.
     gathered: &'a HashSet<Mark>,
     /// What this pass has let through so far.
@@ -130,11 +130,11 @@ impl<'a> Asking<'a> {
     pub fn new(
         duplicates: &'a Duplicates,
         metrics: &'a Metrics,
-        params: &'a GetParams,
+        consumer: (&'a GetParams, Rewind),
         gathered: &'a HashSet<Mark>,
     ) -> Option<Self> {
-        let (name, version) = (params.name.as_str(), params.version.as_str());
-        (!params.debug).then(|| Self { duplicates, metrics, name, version, gathered, passed: Default::default() })
+        let asks = !consumer.0.debug;
+        asks.then(|| Self { duplicates, metrics, consumer, gathered, passed: Default::default() })
     }
 
     /// Drops what this consumer has, and what stands twice in this answer.
@@ -147,7 +147,7 @@ impl<'a> Asking<'a> {
             return Some(ERROR);
         }
         self.metrics.dedupe_lookups.inc();
-        let mark = mark(self.name, self.version, &binary.kafka_key);
+        let mark = mark(self.consumer, &binary.kafka_key);
         let known = self.gathered.contains(&mark) || self.duplicates.has(mark);
         if known || !self.passed.borrow_mut().insert(mark) {
             self.metrics.dedupe_hits.inc();
@@ -163,10 +163,10 @@ fn passes(binary: &BinaryEvent) -> bool {
 }
 
 /// The marks to leave once these events have been delivered.
-pub fn marks<'a>(params: &'a GetParams, events: &'a [Event]) -> impl Iterator<Item = Mark> + 'a {
-    let of = |event: &'a Event| match event {
+pub fn marks<'a>(consumer: (&'a GetParams, Rewind), events: &'a [Event]) -> impl Iterator<Item = Mark> + 'a {
+    let of = move |event: &'a Event| match event {
         Event::Binary(binary) if !passes(binary) && !binary.kafka_key.is_empty() => {
-            Some(mark(&params.name, &params.version, &binary.kafka_key))
+            Some(mark(consumer, &binary.kafka_key))
         }
         Event::Binary(_)
         | Event::Delete(_)
@@ -176,14 +176,17 @@ pub fn marks<'a>(params: &'a GetParams, events: &'a [Event]) -> impl Iterator<It
         | Event::Retrohunt(_)
         | Event::Status(_) => None,
     };
-    events.iter().filter(|_| !params.debug).filter_map(of)
+    events.iter().filter(move |_| !consumer.0.debug).filter_map(of)
 }
 
 /// Lengths stand before the parts, so that no two consumers share a mark. The digest is the same in every release,
 /// because marks are saved.
-fn mark(name: &str, version: &str, kafka_key: &str) -> Mark {
+fn mark((params, rewind): (&GetParams, Rewind), kafka_key: &str) -> Mark {
     let mut digest = Md5::new();
-    for part in [name, version, kafka_key] {
+    if let Some(rewind) = rewind.as_bytes() {
+        digest.update(rewind);
+    }
+    for part in [params.name.as_str(), params.version.as_str(), kafka_key] {
         digest.update(part.len().to_be_bytes());
         digest.update(part.as_bytes());
     }
@@ -214,12 +217,12 @@ mod tests {
 
     fn checked(duplicates: &Duplicates, params: &GetParams, events: &[Event]) -> Vec<Option<&'static str>> {
         let (metrics, gathered) = (Metrics::new(), HashSet::new());
-        let asking = Asking::new(duplicates, &metrics, params, &gathered);
+        let asking = Asking::new(duplicates, &metrics, (params, Rewind::default()), &gathered);
         events.iter().map(|event| asking.as_ref().and_then(|asking| asking.check(event))).collect()
     }
 
     fn deliver(duplicates: &Duplicates, params: &GetParams, events: &[Event]) {
-        duplicates.seen(&marks(params, events).collect::<Vec<_>>(), &Metrics::new());
+        duplicates.seen(&marks((params, Rewind::default()), events).collect::<Vec<_>>(), &Metrics::new());
     }
 
     #[test]

@@ -181,7 +181,8 @@ fn an_unreadable_event_does_not_make_a_readable_one_of_its_key_a_duplicate() {
     let (params, sources) = (params(""), sources());
     let (purges, labels, metrics) = (PurgeOrders::default(), contract_labels(), Metrics::new());
     let (seen, gathered) = (duplicates::Duplicates::new(1 << 12), std::collections::HashSet::new());
-    let asking = duplicates::Asking::new(&seen, &metrics, &params, &gathered).unwrap();
+    let asking =
+        duplicates::Asking::new(&seen, &metrics, (&params, crate::broker::Rewind::default()), &gathered).unwrap();
     let consumer = Consumer {
         params: &params,
         task: false,
