@@ -12,12 +12,12 @@ use super::answer::{Info, Multipart, events_json};
 use super::filter::duplicates::{self, Asking, Mark};
 use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE, previously_deleted};
 use super::hub::{Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest};
-use super::model::{self, BinaryEvent, Event, Model, StatusEvent, Timestamp};
+use super::model::{self, Event, Model};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::purge::{PurgeKind, Purged};
 use super::reader::{Candidate, Reader, ReaderError, Taken, User};
-use super::replay::{self, NotReplayed};
+use super::replay::{self, NotReplayed, Replayer};
 use super::tasks::HandedOut;
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 use crate::log_files::{EventLine, Excerpt};
@@ -82,8 +82,20 @@ impl Drop for Short<'_> {
 
 /// What one pass may use.
 struct Place {
-    _turn: OwnedSemaphorePermit,
+    turn: Option<OwnedSemaphorePermit>,
+    turns: Arc<Semaphore>,
     room: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Does something that waits for a disk, without a turn. For blocking threads.
+    fn without_turn<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        drop(self.turn.take());
+        let done = work();
+        // It is never closed.
+        self.turn = tokio::runtime::Handle::current().block_on(self.turns.clone().acquire_owned()).ok();
+        done
+    }
 }
 
 impl Memory {
@@ -110,7 +122,8 @@ impl Memory {
                 tokio::time::timeout(wait, self.answers.clone().acquire_many_owned(units)).await.ok()?.ok()?
             }
         };
-        Some(Place { _turn: self.passes.clone().acquire_owned().await.ok()?, room })
+        let turns = self.passes.clone();
+        Some(Place { turn: turns.clone().acquire_owned().await.ok(), turns, room })
     }
 
     /// Returns once somebody waits for room.
@@ -388,7 +401,7 @@ impl Gather {
         self.bury(purged, &mut gathered.counts, now_ms);
         gathered.events = fetched.into_iter().map(|(event, _)| event).collect();
         if self.makes_tasks() {
-            self.replay(&mut gathered, now_ms);
+            self.replay(&mut gathered, &mut place, now_ms);
             self.raise_dequeued(&mut gathered, now_ms / 1000);
         }
         if duplicates.is_some() {
@@ -454,46 +467,24 @@ impl Gather {
     }
 
     /// Answers tasks with what the same plugin made of the same bytes before (5.5.7).
-    fn replay(&self, gathered: &mut Gathered, now_ms: i64) {
-        let Some(cache) = self.dispatcher.caches.replay.as_ref().filter(|_| !self.params.debug) else { return };
-        let metrics = &self.dispatcher.metrics;
-        let GetParams { name, version, .. } = &self.params;
+    fn replay(&self, gathered: &mut Gathered, place: &mut Place, now_ms: i64) {
+        let Some(replayer) = Replayer::new(&self.dispatcher, &self.params, now_ms) else { return };
         let started = Instant::now();
         let Gathered { events, counts, .. } = gathered;
-        events.retain(|event| {
-            let Event::Binary(trigger) = event else { return true };
-            if trigger.flags.bypass_cache || trigger.kafka_key.is_empty() {
-                return true;
-            }
-            let Some(remembered) = cache.find(&trigger.entity.sha256, name, version, now_ms) else { return true };
-            match self.publish_again(trigger, &remembered, now_ms) {
-                Ok(()) => {
-                    metrics.replay_hits.at([name]).add(1);
-                    metrics.replay_seconds.at([name]).add(whole_seconds(remembered.entity.runtime));
+        if events.iter().any(|event| replayer.knows(event)) {
+            let failed = |event: &Event, error: &NotReplayed| {
+                self.log(replay::STAGE, "the task is handed out instead", &error.to_string(), || Excerpt::of(event));
+            };
+            let mut answered = place.without_turn(|| replayer.answer(events, failed)).into_iter();
+            events.retain(|_| {
+                let answered = answered.next().unwrap_or(false);
+                if answered {
                     counts.add(REPLAYED);
-                    false
                 }
-                Err(error) => {
-                    metrics.consume_pipelines_error.inc([replay::STAGE]);
-                    tracing::info!(name, version, %error, "an earlier result was not used and the task is handed out");
-                    self.log(replay::STAGE, "the task is handed out instead", &error.to_string(), || {
-                        Excerpt::of(event)
-                    });
-                    true
-                }
-            }
-        });
-        metrics.consume_pipelines_duration.observe([replay::STAGE], started.elapsed());
-    }
-
-    fn publish_again(&self, trigger: &BinaryEvent, remembered: &StatusEvent, now_ms: i64) -> Result<(), NotReplayed> {
-        let GetParams { name, version, .. } = &self.params;
-        let dequeued = format!("{}.{name}.{version}.{}", trigger.kafka_key, now_ms / 1000);
-        let status = replay::status_for(remembered, trigger, dequeued, Timestamp::from_millis(now_ms))?;
-        replay::copy_streams(self.dispatcher.streams.as_ref(), remembered, &trigger.source.name)?;
-        let status = vec![Event::Status(Box::new(status))];
-        let published = super::publish::post_own(&self.dispatcher, Model::Status, status, replay::USER_AGENT);
-        published.map_err(|error| NotReplayed::Publish(format!("{error:?}")))
+                !answered
+            });
+        }
+        self.dispatcher.metrics.consume_pipelines_duration.observe([replay::STAGE], started.elapsed());
     }
 
     /// Marks events as tasks (5.5.8).
@@ -571,11 +562,6 @@ impl Gathered {
     }
 }
 
-/// The whole part of a run time; what is no time at all is 0.
-fn whole_seconds(runtime: f64) -> i64 {
-    Duration::try_from_secs_f64(runtime).map_or(0, |took| i64::try_from(took.as_secs()).unwrap_or(0))
-}
-
 /// Moves the positions once the client has the answer, and remembers that it has; without that the tasks in it never
 /// were.
 struct Positions {
@@ -622,6 +608,18 @@ mod tests {
         });
         assert!(second.is_some());
         assert!(tokio::time::timeout(SOON, memory.is_short()).await.is_err(), "nobody waits any more");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_waits_for_the_turn_of_who_waits_for_a_disk() {
+        let memory = Memory::new(PASS_ROOM);
+        let turns = || memory.passes.available_permits();
+        let (all, mut place) = (turns(), memory.place(Duration::ZERO).await.unwrap());
+        assert_eq!(turns(), all - 1);
+        tokio::task::block_in_place(|| place.without_turn(|| assert_eq!(turns(), all)));
+        assert_eq!(turns(), all - 1, "it goes on with one");
+        drop(place);
+        assert_eq!(turns(), all);
     }
 
     #[tokio::test]

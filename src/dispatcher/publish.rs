@@ -25,11 +25,14 @@ const OWN_USER_AGENT: &str = "azulite";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Everything about a request but the commit.
-struct Prepared {
+pub(super) struct Prepared {
     user_agent: String,
     total_ok: usize,
     failures: Vec<Failure>,
+    /// Its events are those that are stored.
     produced: Produced,
+    /// Events that were to be stored.
+    total: usize,
     batches: Vec<Append>,
     /// Avro bytes per topic, for the metrics.
     topic_bytes: BTreeMap<String, u64>,
@@ -46,6 +49,7 @@ impl Prepared {
             user_agent: user_agent.to_owned(),
             total_ok: 0,
             failures: Vec::new(),
+            total: produced.events.len(),
             produced,
             batches: Vec::new(),
             topic_bytes: BTreeMap::new(),
@@ -54,6 +58,11 @@ impl Prepared {
             ok: Vec::new(),
             ending: None,
         }
+    }
+
+    /// Bytes that it stores.
+    pub(super) fn bytes(&self) -> u64 {
+        self.topic_bytes.values().sum()
     }
 }
 
@@ -75,7 +84,7 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
     };
     let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
     dispatcher.metrics.produce_duration.observe(["transform"], started.elapsed());
-    let stored = store(&dispatcher, &mut prepared, Vec::new()).await;
+    let stored = store(&dispatcher, std::slice::from_mut(&mut prepared), Vec::new()).await;
     if matches!(model, Model::Delete | Model::Insert) {
         follow(&dispatcher).await;
     }
@@ -92,22 +101,37 @@ async fn follow(dispatcher: &Arc<Dispatcher>) {
     }
 }
 
-/// Publishes events that the dispatcher makes itself, through every stage. Blocks; for blocking threads.
+/// Takes an event that the dispatcher makes itself through every stage, to be stored by [`post_own`] with all that comes
+/// of it; `None` when it is too old for its source, so that there is nothing to publish. Blocks.
+///
+/// # Errors
+/// As [`post`]: what a stage could not use is one, and so is anything that cannot be published.
+pub(super) fn prepare_own(
+    dispatcher: &Dispatcher,
+    event: Event,
+    user_agent: &str,
+) -> Result<Option<Prepared>, PostError> {
+    match run(dispatcher, event.model(), vec![event], Vec::new(), user_agent) {
+        Ok(Prepared { errors, total, .. }) if !errors.is_empty() => {
+            let total = u64::try_from(total).unwrap_or(u64::MAX);
+            Err(PostError::Publish { stored: 0, total, errors })
+        }
+        Ok(prepared) => Ok(Some(prepared)),
+        Err(PostError::AgedOff) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stores events that the dispatcher has made itself, all or none, in one commit. Blocks; for blocking threads.
 ///
 /// # Durability
-/// As [`post`]; also when they are too old for their source, so that there is nothing to publish.
+/// As [`post`].
 /// # Errors
-/// As [`post`]: what a stage could not use is one.
-pub(super) fn post_own(
-    dispatcher: &Dispatcher,
-    model: Model,
-    events: Vec<Event>,
-    user_agent: &str,
-) -> Result<(), PostError> {
-    match run(dispatcher, model, events, Vec::new(), user_agent) {
-        Ok(mut prepared) => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared, Vec::new())),
-        Err(PostError::AgedOff) => Ok(()),
-        Err(error) => Err(error),
+/// As [`post`].
+pub(super) fn post_own(dispatcher: &Dispatcher, mut prepared: Vec<Prepared>) -> Result<(), PostError> {
+    match prepared.is_empty() {
+        true => Ok(()),
+        false => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared, Vec::new())),
     }
 }
 
@@ -147,29 +171,39 @@ pub(super) async fn store_own(
     for error in std::mem::take(&mut prepared.errors) {
         tracing::error!(error, "an event of our own cannot be published");
     }
-    store(&dispatcher, &mut prepared, values).await
+    store(&dispatcher, std::slice::from_mut(&mut prepared), values).await
 }
 
 /// The one commit, with `values` and the end of the tasks that it closes, and what follows from it.
-async fn store(dispatcher: &Dispatcher, prepared: &mut Prepared, mut values: Vec<Value>) -> Result<(), PostError> {
+async fn store(dispatcher: &Dispatcher, all: &mut [Prepared], mut values: Vec<Value>) -> Result<(), PostError> {
     let started = Instant::now();
-    let batches = std::mem::take(&mut prepared.batches);
-    values.extend(prepared.ending.iter().flat_map(Ending::values));
+    let mut batches = Vec::new();
+    for prepared in all.iter_mut() {
+        batches.append(&mut prepared.batches);
+        values.extend(prepared.ending.iter().flat_map(Ending::values));
+    }
     if !batches.is_empty() || !values.is_empty() {
         let stored = dispatcher.broker.append_with(batches, values).await;
         if stored.is_err() {
             let failed = |topic: &String| dispatcher.metrics.kafka_produced_errors.inc([topic]);
-            prepared.topic_bytes.keys().for_each(failed);
+            all.iter().flat_map(|prepared| prepared.topic_bytes.keys()).for_each(failed);
         }
         stored.map_err(refusal)?;
     }
+    dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
+    // Each of them is looked at, whatever is said of the others.
+    let outcomes: Vec<_> = all.iter_mut().map(|prepared| stored(dispatcher, prepared)).collect();
+    outcomes.into_iter().collect()
+}
+
+/// What follows once everything of one request that could be published is durable.
+fn stored(dispatcher: &Dispatcher, prepared: &mut Prepared) -> Result<(), PostError> {
     if let Some(ending) = prepared.ending.take() {
         ending.ended(&dispatcher.metrics, FINISHED);
     }
-    dispatcher.metrics.produce_duration.observe(["produce"], started.elapsed());
     count(dispatcher, prepared);
     if !prepared.errors.is_empty() {
-        let total = u64::try_from(prepared.produced.events.len()).unwrap_or(u64::MAX);
+        let total = u64::try_from(prepared.total).unwrap_or(u64::MAX);
         let errors = std::mem::take(&mut prepared.errors);
         return Err(PostError::Publish { stored: prepared.stored, total, errors });
     }
@@ -275,7 +309,9 @@ fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Resu
     let user_agent = prepared.user_agent.as_str();
     let mut topics: BTreeMap<String, Arc<Topic>> = BTreeMap::new();
     let mut batches = Batches::default();
-    for Outgoing { event, .. } in &prepared.produced.events {
+    let mut kept = Vec::with_capacity(prepared.produced.events.len());
+    for outgoing in std::mem::take(&mut prepared.produced.events) {
+        let event = &outgoing.event;
         let name = match topic::route(&options.topic_prefix, event) {
             Ok(name) => name,
             Err(error) => {
@@ -303,7 +339,9 @@ fn encode(dispatcher: &Dispatcher, now_ms: i64, prepared: &mut Prepared) -> Resu
         *prepared.topic_bytes.entry(name).or_default() += u64::try_from(value.len()).unwrap_or(0);
         batches.push(topic, now_ms, event.kafka_key().as_bytes(), Some(&value));
         prepared.stored += 1;
+        kept.push(outgoing);
     }
+    prepared.produced.events = kept;
     prepared.batches = batches.finish();
     Ok(())
 }
@@ -380,3 +418,6 @@ fn count_drops(dispatcher: &Dispatcher, produced: &Produced, user_agent: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

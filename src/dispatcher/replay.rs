@@ -14,6 +14,10 @@ use bytes::Bytes;
 use super::inserts::CopyStreams;
 use super::model::{self, BinaryEvent, Event, Flags, Model, PathNode, StatusEntity, StatusEvent, Timestamp};
 
+mod replayer;
+
+pub(super) use replayer::Replayer;
+
 /// Stage name on both sides, in counts and metrics.
 pub const STAGE: &str = "ReplayPluginCompletion";
 /// Reason of a task that was answered out of the cache.
@@ -143,6 +147,12 @@ impl ReplayCache {
             let Some((_, oldest)) = state.order.pop_first() else { break };
             state.remove(&oldest);
         }
+    }
+
+    /// Whether this plugin's run on these bytes is remembered.
+    pub fn has(&self, sha256: &str, name: &str, version: &str, now_ms: i64) -> bool {
+        let run = Run { sha256: sha256.to_owned(), name: name.to_owned(), version: version.to_owned() };
+        self.lock().entries.get(&run).is_some_and(|entry| entry.stored_ms.saturating_add(self.ttl_ms) > now_ms)
     }
 
     /// The remembered status of this plugin's run on these bytes.

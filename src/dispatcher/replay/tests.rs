@@ -185,3 +185,50 @@ async fn a_task_whose_remembered_results_cannot_be_used_is_handed_out() {
     let got = world.get("binary/active", &carver("sourced")).await;
     assert_eq!(got.info["filters"], json!({"ReplayPluginCompletion-cached": 1}), "it was remembered: {got:?}");
 }
+
+/// Carver completed `a`, which took it a while, and finds one child in it.
+async fn completed_once(world: &World) {
+    world.put('a').await;
+    let got = world.get("binary/active", CARVER).await;
+    let mut completed = world::status(&got.events[0], "completed");
+    let mut child = world::sourced('b');
+    child["action"] = json!("extracted");
+    let found = child["source"]["path"][0].clone();
+    child["source"]["path"] = json!([world::sourced('a')["source"]["path"][0], found]);
+    completed[0]["entity"]["runtime"] = json!(15);
+    completed[0]["entity"]["results"] = json!([child]);
+    world.post("model=status", &completed).await.unwrap();
+}
+
+/// Commits of published events so far.
+fn commits(world: &World) -> u64 {
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode_registry(&mut page, world.dispatcher().metrics.registry()).unwrap();
+    let count = "dispatcher_events_produce_duration_count{stage=\"produce\"} ";
+    page.lines().find_map(|line| line.strip_prefix(count)?.parse().ok()).unwrap()
+}
+
+const CARVER: &str = "name=Carver&version=1.2&count=100&deadline=0&r-historic=true&r-action=sourced";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tasks_of_one_answer_are_answered_in_one_commit() {
+    let replay = Options { size_bytes: 1 << 20, ..Options::default() };
+    let world = World::with(caches::Options { replay, ..caches::Options::default() });
+    completed_once(&world).await;
+    let again = |user: usize| {
+        let mut again = world::sourced('a');
+        again["source"]["references"] = json!({"user": user.to_string()});
+        again
+    };
+    world.post("model=binary", &json!((0..20).map(again).collect::<Vec<_>>())).await.unwrap();
+    let other = CARVER.replace("version=1.2", "version=1.3");
+    assert_eq!(world.get("binary/active", &other).await.events.len(), 21);
+    let before = commits(&world);
+    let got = world.get_and("binary/active", CARVER, false).await;
+    assert_eq!(got.info["filters"], json!({"ReplayPluginCompletion-cached": 20}), "{got:?}");
+    assert_eq!(commits(&world), before + 1);
+    assert_eq!(world.statuses("s").await.len(), 21);
+    let children =
+        world.get("binary/passive", "name=i&version=1&count=100&deadline=0&r-historic=true&r-action=extracted");
+    assert_eq!(children.await.events.len(), 21);
+}
