@@ -11,6 +11,7 @@ mod progress;
 mod select;
 mod work;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -143,6 +144,8 @@ pub struct Run {
     options: Options,
     topics: Vec<Arc<Topic>>,
     progress: Mutex<Progress>,
+    /// Topics that a rehearsal would have made.
+    made: Mutex<BTreeSet<String>>,
     stop: AtomicBool,
 }
 
@@ -169,7 +172,8 @@ impl Run {
             return Err(BeginError::NoTopics(request.previous_prefix));
         }
         let progress = Mutex::new(Progress::new(request));
-        Ok(Arc::new(Self { broker, metrics, options, topics, progress, stop: AtomicBool::new(false) }))
+        let (made, stop) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Arc::new(Self { broker, metrics, options, topics, progress, made, stop }))
     }
 
     /// Copies until the end of what was there at its beginning. Blocks on the log.

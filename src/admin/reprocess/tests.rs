@@ -237,8 +237,13 @@ fn deletions_are_carried_over_behind_what_they_delete() {
     bench.put(OLD, &key, Some(&bytes));
     bench.put(OLD, &key, None);
     bench.put("azul.old.gone.binary.sourced", &key, None);
-    let progress = bench.run(sources());
-    let counts: Vec<_> = progress.topics.iter().map(|topic| (topic.copied, topic.deletions, topic.bad)).collect();
+    let counts = |progress: &Progress| -> Vec<_> {
+        progress.topics.iter().map(|topic| (topic.copied, topic.deletions, topic.bad)).collect()
+    };
+    let rehearsed = counts(&bench.run(Request { dry_run: true, ..sources() }));
+    assert!(bench.broker.log().topic(NEW).is_none());
+    let counts = counts(&bench.run(sources()));
+    assert_eq!(rehearsed, counts, "it says what will be done");
     let records = bench.records(NEW);
     let values: Vec<_> = records.iter().map(|record| record.value.is_some()).collect();
     assert_eq!((counts, values), (vec![(0, 0, 0), (1, 1, 0)], vec![true, false]));

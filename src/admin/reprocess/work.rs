@@ -1,7 +1,7 @@
 //! The copying itself: partition by partition, a few megabytes at a time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use azulite_storage::Record;
@@ -80,6 +80,17 @@ impl Run {
         if let Some(hold) = self.options.hold.as_ref().filter(|_| !self.lock().request.dry_run) {
             hold();
         }
+    }
+
+    /// Notes that a run that is more than a rehearsal would have made this topic by now.
+    fn would_make(&self, name: String) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
+    /// Whether a run that is more than a rehearsal would find this topic.
+    fn would_exist(&self, name: &str) -> bool {
+        let planned = self.options.plan.topics().any(|spec| spec.name == *name);
+        planned || self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Every partition with what is left of it now.
@@ -185,11 +196,14 @@ impl Copying<'_> {
         let Record { offset, key, value, .. } = record;
         let Some(value) = value.filter(|value| !value.is_empty()) else {
             // Where nothing was copied to, there is nothing to delete.
-            let topic = self.counterpart.as_ref().and_then(|name| self.run.broker.log().topic(name));
-            if let (Some(key), Some(topic)) = (key, topic) {
-                self.batches.push(&topic, azulite_storage::clock::now_ms(), &key, None);
+            let (Some(key), Some(name)) = (key, &self.counterpart) else { return Ok(()) };
+            let topic = self.run.broker.log().topic(name);
+            if topic.is_some() || (self.request.dry_run && self.run.would_exist(name)) {
                 self.pending_bytes += key.len();
                 self.since.deletions += 1;
+            }
+            if let Some(topic) = topic.filter(|_| !self.request.dry_run) {
+                self.batches.push(&topic, azulite_storage::clock::now_ms(), &key, None);
             }
             return Ok(());
         };
@@ -221,6 +235,7 @@ impl Copying<'_> {
         self.since.copied += 1;
         self.pending_bytes += value.len();
         if self.request.dry_run {
+            self.run.would_make(name);
             return Ok(());
         }
         if !self.targets.contains_key(&name) {
