@@ -14,6 +14,9 @@ use crate::metrics::Metrics;
 pub const STAGE: &str = "InjectChildEvents";
 /// Children that one event gets at most; the others are named in the error log.
 const MAX_CHILDREN: usize = 1000;
+/// Bytes that the children of all events of one request take, about, each with its copy of the parent's source; those
+/// beyond are named in the error log.
+const REQUEST_BYTES: usize = 32 << 20;
 /// Actions whose events have bytes, and so can have children.
 const WITH_BYTES: [&str; 3] = ["sourced", "extracted", "augmented"];
 
@@ -100,16 +103,22 @@ pub(super) fn inject(produced: &mut Produced, inserts: &Inserts, now: Timestamp)
     }
     let before = std::mem::take(&mut produced.events);
     produced.events.reserve(before.len());
+    let mut room = REQUEST_BYTES;
     for outgoing in before {
         let (mut children, mut errors) = (Vec::new(), Vec::new());
         if let Event::Binary(parent) = &outgoing.event
             && is_injectable(parent)
         {
             let found = inserts.of(&parent.entity.sha256);
-            if found.len() > MAX_CHILDREN {
-                errors.push(format!("{} inserts wait for this parent, it got {MAX_CHILDREN}", found.len()));
-            }
-            for avro in found.take(MAX_CHILDREN) {
+            let waiting = found.len();
+            let own_bytes = if waiting > 0 { model::encode_avro(&outgoing.event).len() } else { 0 };
+            for (count, avro) in found.enumerate() {
+                let bytes = own_bytes + avro.len();
+                if count >= MAX_CHILDREN || bytes > room {
+                    errors.push(format!("{waiting} inserts wait for this parent, it got {count}"));
+                    break;
+                }
+                room -= bytes;
                 match child(parent, avro, now) {
                     Ok(child) => children.push(child),
                     Err(reason) => errors.push(reason),

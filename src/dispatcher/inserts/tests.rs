@@ -163,6 +163,25 @@ fn children_of_one_event_are_bounded() {
     assert_eq!((produced.events.len(), produced.errors.len()), (1 + MAX_CHILDREN, 1));
 }
 
+#[test]
+fn children_of_all_events_of_a_request_are_bounded_together() {
+    let inserts = inserts((0..100).map(|n| insert("A", &format!("c{n}"))));
+    let large = || {
+        let mut parent = parent("A", "sourced", &["A"]);
+        parent.source.references.insert("user".to_owned(), "x".repeat(100_000));
+        parent
+    };
+    let produced = run((0..10).map(|_| large()).collect(), &inserts);
+    let children = produced.events.len() - 10;
+    assert!((300..340).contains(&children), "{children} of about 100 kB in 32 MiB");
+    assert_eq!(produced.errors.len(), 7);
+    assert!(
+        produced.errors[6].reason.contains("100 inserts wait for this parent, it got 0"),
+        "{:?}",
+        produced.errors[6]
+    );
+}
+
 #[derive(Debug, Default)]
 struct Copies(Mutex<Vec<[String; 4]>>);
 
