@@ -21,6 +21,9 @@ pub const KEPT_MS: i64 = 24 * 3_600_000;
 const WRITE_EVERY_MS: i64 = 3_600_000;
 /// Most consumers, and most deployments, that are remembered; past it the ones seen longest ago go.
 const MOST: usize = 10_000;
+/// Bytes of all consumers, and of all deployments, as they are written down, at most; in memory they take about three times
+/// as much.
+const MOST_BYTES: usize = 32 << 20;
 /// Most characters of a user agent that are kept.
 const USER_AGENT_CHARS: usize = 128;
 /// Values read at once.
@@ -84,6 +87,8 @@ struct Entry<V> {
     seen_ms: i64,
     /// When it was seen, as far as that is written down.
     written_ms: i64,
+    /// Of its key and of what is written down.
+    bytes: usize,
     /// Something else than the time has changed since.
     changed: bool,
 }
@@ -93,11 +98,13 @@ struct Entry<V> {
 struct Table<V> {
     prefix: &'static [u8],
     entries: HashMap<String, Entry<V>>,
+    /// Of all entries.
+    bytes: usize,
 }
 
 impl<V: Clone + PartialEq> Table<V> {
     fn new(prefix: &'static [u8]) -> Self {
-        Self { prefix, entries: HashMap::new() }
+        Self { prefix, entries: HashMap::new(), bytes: 0 }
     }
 
     fn load<T: DeserializeOwned>(
@@ -113,7 +120,8 @@ impl<V: Clone + PartialEq> Table<V> {
                 let key = name.strip_prefix(self.prefix).and_then(|key| String::from_utf8(key.to_vec()).ok());
                 let value = seen.and_then(|seen| read(seen.value).map(|value| (value, seen.seen_ms)));
                 if let (Some(key), Some((value, seen_ms))) = (key, value) {
-                    self.entries.insert(key, Entry { value, seen_ms, written_ms: seen_ms, changed: false });
+                    let size = name.len() + bytes.len();
+                    self.insert(key, Entry { value, seen_ms, written_ms: seen_ms, bytes: size, changed: false });
                 }
             }
             after = page.last().map(|(name, _)| name.to_vec());
@@ -128,28 +136,49 @@ impl<V: Clone + PartialEq> Table<V> {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.seen_ms = entry.seen_ms.max(now_ms);
             if entry.value != value {
+                let bytes = size(&write(now_ms, &value));
+                self.bytes = self.bytes + bytes - std::mem::replace(&mut entry.bytes, bytes);
                 entry.value = value;
                 entry.changed = true;
             }
-            return Vec::new();
+            return self.make_room(now_ms, key);
         }
-        let mut changes = if self.entries.len() >= MOST { self.make_room(now_ms) } else { Vec::new() };
-        changes.push(write(now_ms, &value));
-        let entry = Entry { value, seen_ms: now_ms, written_ms: now_ms, changed: false };
-        self.entries.insert(key.to_owned(), entry);
+        let put = write(now_ms, &value);
+        let entry = Entry { value, seen_ms: now_ms, written_ms: now_ms, bytes: size(&put), changed: false };
+        self.insert(key.to_owned(), entry);
+        let mut changes = self.make_room(now_ms, key);
+        changes.push(put);
         changes
     }
 
-    /// Forgets what is old, and at least a tenth.
-    fn make_room(&mut self, now_ms: i64) -> Vec<Value> {
+    fn insert(&mut self, key: String, entry: Entry<V>) {
+        self.remove(&key);
+        self.bytes += entry.bytes;
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &str) {
+        self.bytes -= self.entries.remove(key).map_or(0, |entry| entry.bytes);
+    }
+
+    fn is_full(&self, count: usize, bytes: usize) -> bool {
+        self.entries.len() > count || self.bytes > bytes
+    }
+
+    /// Past the limits, forgets what is old and then those seen longest ago, down to a tenth below them; never `key`.
+    fn make_room(&mut self, now_ms: i64, key: &str) -> Vec<Value> {
+        if !self.is_full(MOST, MOST_BYTES) {
+            return Vec::new();
+        }
         let mut changes = self.forget_old(now_ms);
-        if changes.len() < MOST / 10 {
-            let mut by_age: Vec<_> = self.entries.iter().map(|(key, entry)| (entry.seen_ms, key.clone())).collect();
-            by_age.sort();
-            for (_, key) in by_age.into_iter().take(MOST / 10) {
-                self.entries.remove(&key);
-                changes.push((self.name(&key), None));
+        let mut by_age: Vec<_> = self.entries.iter().map(|(key, entry)| (entry.seen_ms, key.clone())).collect();
+        by_age.sort();
+        for (_, oldest) in by_age.into_iter().filter(|(_, oldest)| oldest != key) {
+            if !self.is_full(MOST - MOST / 10, MOST_BYTES - MOST_BYTES / 10) {
+                break;
             }
+            self.remove(&oldest);
+            changes.push((self.name(&oldest), None));
         }
         changes
     }
@@ -161,7 +190,7 @@ impl<V: Clone + PartialEq> Table<V> {
             .filter(|(_, entry)| is_old(entry.seen_ms, now_ms))
             .map(|(key, _)| key.clone())
             .collect();
-        old.iter().for_each(|key| drop(self.entries.remove(key)));
+        old.iter().for_each(|key| self.remove(key));
         old.iter().map(|key| (self.name(key), None)).collect()
     }
 
@@ -188,6 +217,10 @@ impl<V: Clone + PartialEq> Table<V> {
         list.sort_by(|a, b| a.0.cmp(&b.0));
         list
     }
+}
+
+fn size((name, value): &Value) -> usize {
+    name.len() + value.as_ref().map_or(0, |value| value.len())
 }
 
 fn is_old(seen_ms: i64, now_ms: i64) -> bool {
