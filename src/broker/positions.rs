@@ -230,7 +230,7 @@ impl Rewind {
 pub struct GroupRecord {
     /// When it was last known to be used, milliseconds since 1970.
     pub used_ms: i64,
-    /// Where each partition began for it, by topic.
+    /// Where each partition began for it, by topic; those that were made later began with their log start.
     pub starts: BTreeMap<String, Vec<Offset>>,
     /// For a group that tasks are handed out from: the number of the last pause it has taken note of, 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

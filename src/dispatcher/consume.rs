@@ -379,7 +379,8 @@ impl Gather {
         }
         let mut gathered = Gathered::nothing(taken);
         if candidates.is_empty() {
-            return Ok(Some((false, gathered)));
+            // A run of tombstones has more behind it.
+            return Ok(Some((!gathered.taken.is_empty(), gathered)));
         }
         let Dispatcher { metrics, caches, purges, .. } = self.dispatcher.as_ref();
         let started = Instant::now();

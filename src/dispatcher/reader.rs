@@ -23,6 +23,8 @@ use crate::broker::{
 
 /// Bytes read from one partition at once, about.
 const READ_BYTES: usize = 1 << 20;
+/// Bytes of records that one call reads at most, about, when hardly any of them is an event.
+const TAKE_BYTES: usize = 8 << 20;
 /// How often "this group is in use" is written down.
 const USED_EVERY_MS: i64 = 3_600_000;
 
@@ -360,7 +362,7 @@ impl Reader {
             open.last = None;
         }
         let committed = log.group_offsets(group)?;
-        let mut changes = OffsetChanges::new();
+        let (mut changes, mut all_starts) = (OffsetChanges::new(), BTreeMap::new());
         open.places.retain(|_, place| !place.partition.is_gone());
         for topic in log.topics().iter().filter(|topic| topics.matches(&topic.name, topic_prefix)) {
             let model = TopicRef::parse(topic_prefix, &topic.name).and_then(TopicRef::model);
@@ -397,19 +399,28 @@ impl Reader {
                 let position = Position::new(next, end);
                 open.places.insert(place, Place { partition: partition.clone(), model, position });
             }
-            changed |= starts != known;
-            record.starts.insert(topic.name.clone(), starts);
+            // Partitions made since begin with their log start, which need not be written down.
+            let written = if is_new { starts.len() } else { known.len() };
+            if starts.get(..written) != Some(&known) {
+                changed = true;
+                record.starts.insert(topic.name.clone(), starts.clone());
+            }
+            all_starts.insert(topic.name.clone(), starts);
         }
         if changed || !changes.is_empty() {
-            record.used_ms = now_ms;
-            let changes = GroupChanges { offsets: changes, values: vec![record.put(group)], metadata: None };
+            let mut values = Vec::new();
+            if changed {
+                record.used_ms = now_ms;
+                values.push(record.put(group));
+            }
+            let changes = GroupChanges { offsets: changes, values, metadata: None };
             let (positions, epoch) = (&open.positions, open.epoch);
             let write = |done| epoch.map_or(Ok(false), |e| positions.write(e, log.as_ref(), group, changes, done));
             if !wait(write)? {
                 return Ok(None);
             }
         }
-        Ok(Some(record.starts))
+        Ok(Some(all_starts))
     }
 
     /// Tells what it hands out now from what its groups were handed before somebody moved their positions.
@@ -424,12 +435,14 @@ impl Reader {
     }
 
     /// Takes up to `count` records and about `max_bytes`, without waiting: by precedence, but for the share of historic
-    /// (contract events.md 10.5), which comes before live once it is due. Tombstones are taken and left out.
+    /// (contract events.md 10.5), which comes before live once it is due. Tombstones are taken and left out; of a long run
+    /// of them one call takes a part, so that nothing in the first part of the answer does not mean that there is nothing.
     ///
     /// # Errors
     /// [`ReaderError::Read`]; what was taken in this call has been given back.
     pub fn take(self: &Arc<Self>, count: usize, max_bytes: usize) -> Result<(Vec<Candidate>, Taken), ReaderError> {
-        let mut batch = Batch { candidates: Vec::new(), bytes: 0, count, max_bytes, taken: Taken::nothing(self) };
+        let taken = Taken::nothing(self);
+        let mut batch = Batch { candidates: Vec::new(), bytes: 0, read_bytes: 0, count, max_bytes, taken };
         // Given back only after the lock is released.
         let outcome = {
             let mut state = self.lock();
@@ -481,7 +494,7 @@ impl Reader {
         batch: &mut Batch,
     ) -> Result<(), ReaderError> {
         loop {
-            if batch.full() {
+            if batch.full() || batch.read_bytes >= TAKE_BYTES {
                 return Ok(());
             }
             let Some(name) = subscription.next_place() else { return Ok(()) };
@@ -513,6 +526,7 @@ impl Reader {
             Err(ReadError::OutOfRange { allowed, .. }) if allowed.start > from => return Ok(()),
             read => read?,
         };
+        batch.read_bytes += read.iter().map(Bytes::len).sum::<usize>();
         'read: for bytes in read {
             let bad = |reason| ReadError::Batch { partition: name.clone(), offset: from, reason };
             // Offsets without a record, in a batch that was cleaned, are done with as well.
@@ -655,7 +669,10 @@ impl SubscriptionState {
 
 struct Batch {
     candidates: Vec<Candidate>,
+    /// Of the candidates.
     bytes: usize,
+    /// Of everything that was read for them.
+    read_bytes: usize,
     count: usize,
     max_bytes: usize,
     taken: Taken,
