@@ -1,7 +1,7 @@
 //! Why a consumer did or did not get an entity: where its groups stand beside each event, and what the filters say.
 //! Spec: cli.md 2, workers.md 5.5.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +9,22 @@ use super::entity::About;
 use super::open_tasks::TaskView;
 use super::scan::{DamagedRange, Flow};
 use super::{Admin, GroupSummary};
-use crate::broker::{GroupRecord, Offset, ReadError, TopicPartition};
+use crate::broker::{CommittedOffset, GroupRecord, Offset, ReadError, TopicPartition};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::filter::{verdicts, why};
 use crate::dispatcher::model::Event;
-use crate::dispatcher::plugin_key::{Flow as Queue, subscriptions};
+use crate::dispatcher::plugin_key::{Flow as Queue, Subscription, subscriptions};
 use crate::dispatcher::registry::Listed;
 use crate::dispatcher::tasks;
 
 /// Events that are explained at most, and gaps that are listed.
 const MOST: usize = 1000;
+/// Plugin keys that are looked at, at most: those that asked last.
+const MOST_CONSUMERS: usize = 100;
+/// Events times plugin keys at most.
+const MOST_FATES: usize = 10_000;
+/// Open tasks that are listed of one event at one plugin key.
+const MOST_TASKS: usize = 20;
 
 /// The whole answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +37,9 @@ pub struct Explanation {
     pub paused: bool,
     /// The plugin keys under which it asked in the last day.
     pub consumers: Vec<ExplainedConsumer>,
+    /// Whether there are more plugin keys than are listed, which are those that asked last.
+    #[serde(default)]
+    pub more_consumers: bool,
     /// Groups of that name that nobody has asked for in the last day.
     pub idle_groups: Vec<String>,
     /// What is stored about the entity, topic by topic in order of name, each in order of offset.
@@ -87,8 +96,21 @@ pub struct Fate {
     pub groups: Vec<Standing>,
     /// The filters that drop it, as the consumer asked last.
     pub filters: Vec<FilteredBy>,
-    /// Tasks of it that are open.
+    /// Tasks of it that are open, the first few.
     pub tasks: Vec<TaskView>,
+}
+
+/// One plugin key with all that is looked up about it, once for all events.
+struct Asked {
+    listed: Listed,
+    queues: Vec<AskedQueue>,
+}
+
+/// One of its groups.
+struct AskedQueue {
+    subscription: Subscription,
+    offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    record: Option<GroupRecord>,
 }
 
 /// One group beside one event.
@@ -139,20 +161,29 @@ impl Admin {
     pub fn explain(&self, dispatcher: &Dispatcher, sha256: &str, plugin: &str) -> Result<Explanation, ReadError> {
         dispatcher.follow_purges()?;
         let registered = dispatcher.registry().consumers(dispatcher.now_ms());
-        let consumers: Vec<Listed> =
+        let mut consumers: Vec<Listed> =
             registered.into_iter().filter(|listed| listed.consumer.params.name == plugin).collect();
+        let more_consumers = consumers.len() > MOST_CONSUMERS;
+        if more_consumers {
+            consumers.sort_by_key(|listed| std::cmp::Reverse(listed.seen_ms));
+            consumers.truncate(MOST_CONSUMERS);
+            consumers.sort_by(|one, other| one.key.cmp(&other.key));
+        }
+        let consumers = consumers.into_iter().map(|listed| self.asked(listed)).collect::<Result<Vec<_>, _>>()?;
+        let most_events = MOST.min(MOST_FATES / consumers.len().max(1));
         let mut explanation = Explanation {
             sha256: sha256.to_owned(),
             plugin: plugin.to_owned(),
             paused: dispatcher.is_paused(),
-            consumers: consumers.iter().map(|listed| self.explained(listed)).collect::<Result<_, _>>()?,
+            consumers: consumers.iter().map(|asked| self.explained(&asked.listed)).collect::<Result<_, _>>()?,
+            more_consumers,
             ..Explanation::default()
         };
         explanation.idle_groups = self.idle_groups(plugin, &explanation.consumers)?;
         let mut failed = Ok(());
         self.about_entity(sha256, &mut |about| {
             let Explanation { events, damage, more, .. } = &mut explanation;
-            if events.len() >= MOST || damage.len() >= MOST {
+            if events.len() >= most_events || damage.len() >= MOST {
                 *more = true;
                 return Flow::Break(());
             }
@@ -171,6 +202,17 @@ impl Admin {
             Flow::Continue(())
         })?;
         failed.map(|()| explanation)
+    }
+
+    fn asked(&self, listed: Listed) -> Result<Asked, ReadError> {
+        let log = self.broker.log();
+        let queue = |subscription: Subscription| {
+            let offsets = log.group_offsets(&subscription.group)?;
+            let record = GroupRecord::of(log.as_ref(), &subscription.group)?;
+            Ok(AskedQueue { subscription, offsets, record })
+        };
+        let queues = subscriptions(&listed.consumer.params, &self.topic_prefix).into_iter().map(queue);
+        Ok(Asked { queues: queues.collect::<Result<_, ReadError>>()?, listed })
     }
 
     fn explained(&self, listed: &Listed) -> Result<ExplainedConsumer, ReadError> {
@@ -198,12 +240,12 @@ impl Admin {
     fn explained_event(
         &self,
         dispatcher: &Dispatcher,
-        consumers: &[Listed],
+        consumers: &[Asked],
         event: &Event,
         place: &TopicPartition,
         offset: Offset,
     ) -> Result<ExplainedEvent, ReadError> {
-        let fate = |listed: &Listed| self.fate(dispatcher, listed, event, place, offset);
+        let fate = |asked: &Asked| self.fate(dispatcher, asked, event, place, offset);
         Ok(ExplainedEvent {
             topic: place.topic.clone(),
             partition: place.partition,
@@ -218,7 +260,7 @@ impl Admin {
     fn fate(
         &self,
         dispatcher: &Dispatcher,
-        listed: &Listed,
+        Asked { listed, queues }: &Asked,
         event: &Event,
         place: &TopicPartition,
         offset: Offset,
@@ -226,22 +268,23 @@ impl Admin {
         let params = &listed.consumer.params;
         let mut fate = Fate { key: listed.key.clone(), groups: Vec::new(), filters: Vec::new(), tasks: Vec::new() };
         let mut live_start = None;
-        for subscription in subscriptions(params, &self.topic_prefix) {
+        for AskedQueue { subscription, offsets, record } in queues {
             if !subscription.topics.matches(&place.topic, &self.topic_prefix) {
                 continue;
             }
-            let log = self.broker.log();
-            let position = log.group_offsets(&subscription.group)?.get(place).map(|committed| committed.offset);
-            let record = GroupRecord::of(log.as_ref(), &subscription.group)?.unwrap_or_default();
+            let position = offsets.get(place).map(|committed| committed.offset);
             let index = usize::try_from(place.partition).unwrap_or(usize::MAX);
-            let start = record.starts.get(&place.topic).and_then(|starts| starts.get(index)).copied();
+            // A partition that was made later began at its first offset.
+            let start = record.as_ref().map(|record| {
+                record.starts.get(&place.topic).and_then(|starts| starts.get(index)).copied().unwrap_or(0)
+            });
             let end = if subscription.flow == Queue::Historic { live_start } else { None };
             if subscription.flow == Queue::Live {
                 live_start = start;
             }
             fate.groups.push(Standing {
                 subscription: subscription.flow.to_string(),
-                group: subscription.group,
+                group: subscription.group.clone(),
                 position,
                 state: placed(offset, start, position, end),
             });
@@ -256,7 +299,7 @@ impl Admin {
         let id = format!("{}.{}.{}.", event.kafka_key(), params.name, params.version);
         tasks::each(self.broker.log().as_ref(), &id, |task| {
             fate.tasks.push(task.into());
-            fate.tasks.len() < MOST
+            fate.tasks.len() < MOST_TASKS
         })?;
         Ok(fate)
     }

@@ -43,7 +43,7 @@ fn explain(global: &Global, config: &Config, args: &Explain) -> Result<Exit, Ref
 }
 
 fn print(explanation: &Explanation, now_ms: i64, out: &mut impl Write) -> io::Result<()> {
-    let Explanation { sha256, plugin, paused, consumers, idle_groups, events, more, .. } = explanation;
+    let Explanation { sha256, plugin, paused, consumers, more_consumers, idle_groups, events, more, .. } = explanation;
     writeln!(out, "{sha256} and {}", printable(plugin))?;
     if *paused {
         writeln!(out, "plugins are paused: task consumers get nothing at present")?;
@@ -52,6 +52,9 @@ fn print(explanation: &Explanation, now_ms: i64, out: &mut impl Write) -> io::Re
         writeln!(out, "no consumer of that name has asked for events in the last 24 hours")?;
     }
     consumers.iter().try_for_each(|consumer| print_consumer(consumer, now_ms, out))?;
+    if *more_consumers {
+        writeln!(out, "and more than these {}, which asked last", consumers.len())?;
+    }
     for group in idle_groups {
         writeln!(out, "group {} is there, but was not asked for in the last 24 hours", printable(group))?;
     }

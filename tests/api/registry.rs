@@ -164,6 +164,13 @@ fn explain_names_the_position_the_filter_and_the_open_task() {
     server.client().get("/api/azulite/v1/explain/xyz?plugin=p").expect_error_titled(400, "bad hash");
     let unnamed = server.client().get(&format!("/api/azulite/v1/explain/{}", id('a')));
     unnamed.expect_error_titled(400, "bad parameters");
+    for version in 0..105 {
+        server.fetch("binary/passive", &format!("name=many&version={version}&count=1&deadline=0&r-historic=true"));
+    }
+    let many = server.cli(["explain", &id('a'), "--plugin", "many", "--json"]).expect_code(0).json();
+    let listed = many["consumers"].as_array().expect("a list").len();
+    assert_eq!((listed, &many["more_consumers"], &many["more"]), (100, &json!(true), &json!(false)));
+    assert_eq!(many["events"][0]["consumers"].as_array().expect("a list").len(), 100);
 }
 
 #[test]
