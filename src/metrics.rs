@@ -327,6 +327,10 @@ metrics! {
     log_read_bytes: PlainCounter = "azulite_log_read_bytes_total", "Bytes of record batches read from the log", counter();
     blobs_aged_off: Counters<1> = "azulite_blobs_aged_off_total", "Names of blobs that outlived their source's events",
         counters(["source"], 0);
+    log_sync: Histograms<0> = "azulite_log_sync_seconds", "Seconds that syncs of the log took", histograms([], 0, &BUCKETS_A);
+    store_bytes: Gauges<1> = "azulite_store_bytes", "Bytes of the files of the log, the index and the blob catalogue",
+        gauges(["part"], 0);
+    disk_free_bytes: PlainGauge = "azulite_disk_free_bytes", "Bytes free on the file system of the store", gauge();
     identify_fail: Counters<2> = "dispatcher_identify_fail", "Files whose format stayed unknown",
         counters(["mime", "magic"], 2);
     identify_content: Counters<1> = "azulite_identify_content_total",

@@ -101,6 +101,8 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let dispatcher_options = dispatcher_options(config)?;
     let reprocess_options = reprocess_options(&dispatcher_options);
     let dispatcher_options = dispatcher::Options { log_files: log_files.clone(), ..dispatcher_options };
+    let synced = metrics.clone();
+    store.on_sync(move |took| synced.log_sync.observe([], took));
     let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
     let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
     broker.set_fixed_config(fixed_config(config));

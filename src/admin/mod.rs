@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicUsize;
 
 use azulite_storage::ids::Sha256;
 use azulite_storage::index::IndexError;
+use azulite_storage::usage::Usage;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::groups::Coordinator;
@@ -183,10 +184,19 @@ impl Admin {
         Self { coordinator: Some(coordinator), ..self }
     }
 
-    /// Brings the metrics that are looked up, not counted, up to date.
+    /// Brings the metrics that are looked up, not counted, up to date. Blocks on a look at the files of the store.
     pub fn measure(&self, metrics: &Metrics) {
         metrics.waiting_readers.set(i64::try_from(self.broker.waiting()).unwrap_or(i64::MAX));
         metrics.log_read_bytes.raise_to(self.broker.log().read_bytes());
+        match self.broker.log().usage() {
+            Ok(Usage { log, index, catalogue, room }) => {
+                for (part, bytes) in [("log", log), ("index", index), ("catalogue", catalogue)] {
+                    metrics.store_bytes.at([part]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                }
+                metrics.disk_free_bytes.set(i64::try_from(room.free).unwrap_or(i64::MAX));
+            }
+            Err(error) => tracing::warn!(%error, "the size of the store could not be looked up"),
+        }
     }
 
     /// All topics, internal ones too.

@@ -11,6 +11,7 @@ use azulite_storage::membership::GroupMetadata;
 use azulite_storage::offsets::CommittedOffset;
 use azulite_storage::producers::ProducerState;
 use azulite_storage::topics::{ConfigChange, CreateTopicError, DeleteRecordsError, TopicError, TopicSettings};
+use azulite_storage::usage::Usage;
 use azulite_storage::{
     Append, AppendError, Done, Lane, NewTopic, Offset, Partition, PartitionIndex, PartitionNumber, Topic, TopicId,
     TopicPartition,
@@ -88,6 +89,11 @@ pub trait LogStore: Send + Sync + 'static {
     fn readable_bytes(&self, partition: &Partition, from: Offset, max_bytes: usize) -> Result<usize, ReadError>;
     /// See [`Store::read_bytes`].
     fn read_bytes(&self) -> u64;
+    /// See [`Store::usage`].
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    fn usage(&self) -> std::io::Result<Usage>;
     /// See [`Store::offset_for_time`].
     ///
     /// # Errors
@@ -231,6 +237,9 @@ impl LogStore for Store {
     }
     fn read_bytes(&self) -> u64 {
         Store::read_bytes(self)
+    }
+    fn usage(&self) -> std::io::Result<Usage> {
+        Store::usage(self)
     }
     fn commit_offsets(
         &self,

@@ -9,19 +9,33 @@ use crate::admin::GroupSummary;
 
 /// Prints every metric, with the backlog of every group as it is now.
 pub(super) async fn page(services: &Services) -> Response {
+    let groups = match services.admin.clone().zip(Some(services.metrics.clone())) {
+        Some((admin, metrics)) => {
+            let look = move || {
+                admin.measure(&metrics);
+                admin.backlog()
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(Ok(groups)) => groups,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the backlog of groups could not be read");
+                    Vec::new()
+                }
+                Err(stopped) => {
+                    tracing::error!(%stopped, "the backlog of groups could not be read");
+                    Vec::new()
+                }
+            }
+        }
+        None => Vec::new(),
+    };
     let mut text = String::new();
     if let Err(error) = prometheus_client::encoding::text::encode_registry(&mut text, services.metrics.registry()) {
         tracing::error!(%error, "the metrics could not be printed");
         return super::error::internal("metrics cannot be printed", &error.to_string());
     }
     let mut page = as_version_0_0_4(&text);
-    if let Some(admin) = services.admin.clone() {
-        match tokio::task::spawn_blocking(move || admin.backlog()).await {
-            Ok(Ok(groups)) => page.push_str(&backlog(&groups)),
-            Ok(Err(error)) => tracing::error!(%error, "the backlog of groups could not be read"),
-            Err(stopped) => tracing::error!(%stopped, "the backlog of groups could not be read"),
-        }
-    }
+    page.push_str(&backlog(&groups));
     reply(StatusCode::OK, "text/plain; version=0.0.4", page)
 }
 

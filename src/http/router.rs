@@ -166,10 +166,7 @@ impl Route {
             Self::Health => root::health(),
             Self::Ready => root::readiness(&services.readiness.subsystems()),
             Self::Metrics if !services.limits.metrics => error::no_such_page(),
-            Self::Metrics => {
-                services.admin.iter().for_each(|admin| admin.measure(&services.metrics));
-                metrics::page(services).await
-            }
+            Self::Metrics => metrics::page(services).await,
             Self::PostEvents => events::post(services, call).await,
             Self::Simulate => events::simulate(services, call).await,
             Self::GetEvents { model, task } => events::get(services, call, model, task).await,

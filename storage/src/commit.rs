@@ -119,7 +119,7 @@ impl Committer {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_due = None;
         if let Some(active) = &self.active {
-            active.prepared.file.sync_data()?;
+            self.core.timed_sync(|| active.prepared.file.sync_data())?;
         }
         self.synced = self.commit;
         Ok(())

@@ -47,6 +47,7 @@ pub mod state;
 pub mod store;
 mod sweep;
 pub mod topics;
+pub mod usage;
 
 pub use batch::{BatchBuilder, CheckedBatch, Record, RecordHeader, Records};
 pub use compress::Codec;

@@ -35,6 +35,7 @@ use crate::retention::ClockGuard;
 use crate::segments::Segments;
 use crate::state::{Change, StateKey};
 use crate::topics::Topics;
+use crate::usage::SyncListener;
 
 /// When an acknowledgement leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +277,8 @@ pub(crate) struct Core {
     /// For the time since.
     pub(crate) opened: Instant,
     listener: OnceLock<Listener>,
+    pub(crate) sync_listener: OnceLock<SyncListener>,
+    pub(crate) fs: Arc<dyn Fs>,
     fatal: Mutex<Option<String>>,
     /// Declared last, so that the engines above have let go of their folders before the lock is.
     lock: DirLock,
