@@ -15,7 +15,7 @@ use super::model::Model;
 use super::pause::Ended;
 use super::plugin_key::{Flow, Start, Subscription};
 use super::position::Position;
-use super::topic::TopicRef;
+use super::topic::{Action, TopicRef};
 use crate::broker::{
     AppendError, Broker, CommitOffsetsError, CommittedOffset, Epoch, GroupChanges, GroupPositions, GroupRecord, Offset,
     OffsetChanges, Partition, PartitionNumber, ReadError, Records, Rewind, TopicPartition,
@@ -90,6 +90,22 @@ struct Place {
     position: Position,
 }
 
+/// A partition in the order in which those of one subscription are read: files before what was made of them, so that a
+/// parent comes before its children (contract events.md X17), then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PlaceKey {
+    rank: usize,
+    name: TopicPartition,
+}
+
+impl PlaceKey {
+    fn of(name: TopicPartition) -> Self {
+        let action = name.topic.rsplit('.').next().unwrap_or_default();
+        let rank = Action::ALL.iter().position(|known| known.as_str() == action).unwrap_or(0);
+        Self { rank, name }
+    }
+}
+
 struct SubscriptionState {
     subscription: Subscription,
     positions: Arc<GroupPositions>,
@@ -97,9 +113,9 @@ struct SubscriptionState {
     epoch: Option<Epoch>,
     /// Which deliveries of the past count.
     rewind: Rewind,
-    places: BTreeMap<TopicPartition, Place>,
+    places: BTreeMap<PlaceKey, Place>,
     /// The partition that was read last: the others come first next time.
-    last: Option<TopicPartition>,
+    last: Option<PlaceKey>,
 }
 
 #[derive(Default)]
@@ -159,7 +175,7 @@ struct TakenRange {
     index: usize,
     /// One taken before somebody else moved the group's position means nothing any more.
     epoch: Option<Epoch>,
-    name: TopicPartition,
+    name: PlaceKey,
     /// One taken from a topic that has been deleted means nothing to another of that name.
     partition: PartitionNumber,
     from: Offset,
@@ -386,7 +402,8 @@ impl Reader {
                     Some(start) => *start = first,
                     None => starts.push(first),
                 }
-                if open.places.contains_key(&place) {
+                let place_key = PlaceKey::of(place.clone());
+                if open.places.contains_key(&place_key) {
                     continue;
                 }
                 let stored = committed.get(&place).map(|committed| committed.offset);
@@ -397,7 +414,7 @@ impl Reader {
                 }
                 let end = ends.map(|ends| ends.get(&place.topic).and_then(|o| o.get(index)).copied().unwrap_or(first));
                 let position = Position::new(next, end);
-                open.places.insert(place, Place { partition: partition.clone(), model, position });
+                open.places.insert(place_key, Place { partition: partition.clone(), model, position });
             }
             // Partitions made since begin with their log start, which need not be written down.
             let written = if is_new { starts.len() } else { known.len() };
@@ -508,7 +525,7 @@ impl Reader {
     fn take_range(
         &self,
         (index, epoch): (usize, Option<Epoch>),
-        name: &TopicPartition,
+        name: &PlaceKey,
         place: &mut Place,
         batch: &mut Batch,
     ) -> Result<(), ReaderError> {
@@ -528,7 +545,7 @@ impl Reader {
         };
         batch.read_bytes += read.iter().map(Bytes::len).sum::<usize>();
         'read: for bytes in read {
-            let bad = |reason| ReadError::Batch { partition: name.clone(), offset: from, reason };
+            let bad = |reason| ReadError::Batch { partition: name.name.clone(), offset: from, reason };
             // Offsets without a record, in a batch that was cleaned, are done with as well.
             let end = BatchHeader::read(&bytes).map_err(bad)?.last_offset() + 1;
             for record in records_of(&bytes) {
@@ -543,7 +560,8 @@ impl Reader {
                     Err(_) if batch.full() => break 'read,
                     Err(reason) => {
                         let (first, last) = (to, end - 1);
-                        tracing::warn!(topic = name.topic, partition = name.partition, first, last, %reason,
+                        let TopicPartition { topic, partition } = &name.name;
+                        tracing::warn!(topic, partition, first, last, %reason,
                             "records that a Kafka client sent cannot be read: they are left out");
                         batch.add_unreadable(place, first);
                     }
@@ -569,7 +587,7 @@ impl Reader {
         if state.closed {
             return;
         }
-        let mut moved: BTreeMap<usize, BTreeMap<TopicPartition, Offset>> = BTreeMap::new();
+        let mut moved: BTreeMap<usize, BTreeMap<PlaceKey, Offset>> = BTreeMap::new();
         for range in ranges {
             let place = state.place_of(range).filter(|place| !place.partition.is_gone());
             if let Some(offset) = place.and_then(|place| place.position.done(range.from)) {
@@ -580,7 +598,7 @@ impl Reader {
         let now_ms = azulite_storage::clock::now_ms();
         for (index, offsets) in moved {
             let Some(subscription) = state.subscriptions.get(index) else { continue };
-            let change = |(place, offset)| (place, Some(committed_offset(offset, now_ms)));
+            let change = |(place, offset): (PlaceKey, _)| (place.name, Some(committed_offset(offset, now_ms)));
             self.commit(subscription, offsets.into_iter().map(change).collect());
         }
     }
@@ -640,7 +658,7 @@ fn wait(
 }
 
 /// Where live moved and historic has nothing left, historic moves along.
-fn move_along(state: &mut State, moved: &mut BTreeMap<usize, BTreeMap<TopicPartition, Offset>>) {
+fn move_along(state: &mut State, moved: &mut BTreeMap<usize, BTreeMap<PlaceKey, Offset>>) {
     let place_of = |flow| state.subscriptions.iter().position(|s| s.subscription.flow == flow);
     let (Some(live), Some(historic)) = (place_of(Flow::Live), place_of(Flow::Historic)) else { return };
     let Some(offsets) = moved.get(&live).cloned() else { return };
@@ -654,14 +672,14 @@ fn move_along(state: &mut State, moved: &mut BTreeMap<usize, BTreeMap<TopicParti
 
 impl SubscriptionState {
     /// The next partition that has something, after the one read last.
-    fn next_place(&self) -> Option<TopicPartition> {
-        let ready = |(_, place): &(&TopicPartition, &Place)| {
+    fn next_place(&self) -> Option<PlaceKey> {
+        let ready = |(_, place): &(&PlaceKey, &Place)| {
             let end = place.partition.offsets().high_watermark;
             !place.partition.is_gone() && place.position.available(end).is_some()
         };
         let after = self.last.as_ref().and_then(|last| {
             use std::ops::Bound::{Excluded, Unbounded};
-            self.places.range::<TopicPartition, _>((Excluded(last), Unbounded)).find(ready)
+            self.places.range::<PlaceKey, _>((Excluded(last), Unbounded)).find(ready)
         });
         after.or_else(|| self.places.iter().find(ready)).map(|(name, _)| name.clone())
     }

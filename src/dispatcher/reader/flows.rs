@@ -128,3 +128,25 @@ async fn events_behind_a_long_run_of_tombstones_come_in_one_answer_read_in_parts
     let got = world.get("binary/passive", &format!("{BOTH}&count=2")).await;
     assert_eq!(users(&got), [0, 1], "nobody waits for more in between");
 }
+
+/// X17.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_is_read_before_what_was_made_of_it() {
+    let world = World::new();
+    let mut child = sourced('c');
+    child["action"] = json!("extracted");
+    child["source"]["path"] = json!([sourced('a')["source"]["path"][0], child["source"]["path"][0]]);
+    let mut enriched = sourced('a');
+    enriched["action"] = json!("enriched");
+    enriched["entity"]["datastreams"] = json!([]);
+    world.post("model=binary", &json!([enriched, child, sourced('a')])).await.unwrap();
+    for (reader, count) in [("one", 1), ("all", 3)] {
+        let mut actions = Vec::new();
+        for _ in 0..3 / count {
+            let query = format!("name={reader}&version=1&count={count}&deadline=0&r-historic=true");
+            let events = world.get("binary/passive", &query).await.events;
+            actions.extend(events.iter().map(|event| event["action"].as_str().unwrap().to_owned()));
+        }
+        assert_eq!(actions, ["sourced", "extracted", "enriched"]);
+    }
+}
