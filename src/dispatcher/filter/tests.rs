@@ -27,24 +27,34 @@ fn binary(key: &str, nodes: usize) -> BinaryEvent {
     event
 }
 
+/// What a consumer of the contract's examples looks at.
+struct Asked {
+    params: GetParams,
+    sources: Sources,
+    purges: PurgeOrders,
+    labels: Labels,
+    metrics: Metrics,
+}
+
+impl Asked {
+    fn new(query: &str) -> Self {
+        let (purges, metrics) = (PurgeOrders::default(), Metrics::new());
+        Self { params: params(query), sources: sources(), purges, labels: contract_labels(), metrics }
+    }
+
+    fn consumer(&self) -> Consumer<'_> {
+        let Self { params, sources, purges, labels, metrics } = self;
+        let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
+        Consumer { params, task: false, sources, purges, labels, now, duplicates: None, metrics }
+    }
+}
+
 fn kept(batch: Vec<BinaryEvent>, query: &str, task: bool) -> (Vec<String>, Vec<(String, u64)>) {
     let mut batch: Vec<(u64, Event)> =
         (0..).zip(batch.into_iter().map(|event| Event::Binary(Box::new(event)))).collect();
-    let (params, sources, purges) = (params(query), sources(), PurgeOrders::default());
-    let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
+    let asked = Asked::new(query);
     let mut counts = FilterCounts::default();
-    let labels = contract_labels();
-    let metrics = Metrics::new();
-    let consumer = Consumer {
-        params: &params,
-        task,
-        sources: &sources,
-        labels: &labels,
-        purges: &purges,
-        now,
-        duplicates: None,
-        metrics: &metrics,
-    };
+    let consumer = Consumer { task, ..asked.consumer() };
     let purged = consume(&mut batch, |(_, event)| event, &consumer, &mut counts);
     assert!(purged.is_empty());
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
@@ -120,21 +130,8 @@ fn purged_events_are_handed_to_the_caller_and_not_counted() {
     purges.add(&order).unwrap();
     let all = [binary("a", 1), binary("deep", 12), binary("b", 1)];
     let mut batch: Vec<Event> = all.map(|event| Event::Binary(Box::new(event))).into();
-    let (params, sources) = (params(""), sources());
-    let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
-    let labels = contract_labels();
-    let metrics = Metrics::new();
-    let (task, duplicates) = (false, None);
-    let consumer = Consumer {
-        params: &params,
-        task,
-        sources: &sources,
-        labels: &labels,
-        purges: &purges,
-        now,
-        duplicates,
-        metrics: &metrics,
-    };
+    let asked = Asked::new("");
+    let consumer = Consumer { purges: &purges, ..asked.consumer() };
     let mut counts = FilterCounts::default();
     let purged = consume(&mut batch, |event| event, &consumer, &mut counts);
     let purged: Vec<_> = purged.iter().map(|(event, kind)| (event.kafka_key(), *kind)).collect();
@@ -150,27 +147,16 @@ fn purged_events_are_handed_to_the_caller_and_not_counted() {
 fn every_stage_says_what_it_thinks_of_an_event_and_simulate_asks_two_of_them() {
     let mut event = binary("a", 12);
     event.source.name = "short".into();
-    let (event, params, sources) = (Event::Binary(Box::new(event)), params("r-under-content-size=4"), sources());
-    let now = Timestamp::parse("2026-01-10T00:00:00Z").unwrap();
-    let (purges, labels) = (PurgeOrders::default(), contract_labels());
-    let consumer = Consumer {
-        params: &params,
-        task: false,
-        sources: &sources,
-        labels: &labels,
-        purges: &purges,
-        now,
-        duplicates: None,
-        metrics: &Metrics::new(),
-    };
-    let keys: Vec<String> = verdicts(&event, &consumer).iter().map(ToString::to_string).collect();
+    let (event, asked) = (Event::Binary(Box::new(event)), Asked::new("r-under-content-size=4"));
+    let params = &asked.params;
+    let keys: Vec<String> = verdicts(&event, &asked.consumer()).iter().map(ToString::to_string).collect();
     assert_eq!(
         keys,
         ["PipelineAgeoff-ageoff", "FilterTooDeep-too_deep", "FilterConsumerRules-reject_content_too_large"]
     );
-    assert_eq!(simulated(&event, &params).unwrap().to_string(), "FilterTooDeep-too_deep");
+    assert_eq!(simulated(&event, params).unwrap().to_string(), "FilterTooDeep-too_deep");
     let event = Event::Binary(Box::new(binary("a", 11)));
-    let rule = simulated(&event, &params).unwrap();
+    let rule = simulated(&event, params).unwrap();
     assert_eq!(rule.to_string(), "FilterConsumerRules-reject_content_too_large");
     assert_eq!(simulated(&event, &self::params("r-under-content-size=5")), None);
 }
@@ -178,21 +164,12 @@ fn every_stage_says_what_it_thinks_of_an_event_and_simulate_asks_two_of_them() {
 /// Section 5.5.6: only what is handed out makes a later event of its key a duplicate.
 #[test]
 fn an_unreadable_event_does_not_make_a_readable_one_of_its_key_a_duplicate() {
-    let (params, sources) = (params(""), sources());
-    let (purges, labels, metrics) = (PurgeOrders::default(), contract_labels(), Metrics::new());
+    let asked = Asked::new("");
     let (seen, gathered) = (duplicates::Duplicates::new(1 << 12), std::collections::HashSet::new());
     let asking =
-        duplicates::Asking::new(&seen, &metrics, (&params, crate::broker::Rewind::default()), &gathered).unwrap();
-    let consumer = Consumer {
-        params: &params,
-        task: false,
-        sources: &sources,
-        labels: &labels,
-        purges: &purges,
-        now: Timestamp::parse("2026-01-10T00:00:00Z").unwrap(),
-        duplicates: Some(&asking),
-        metrics: &metrics,
-    };
+        duplicates::Asking::new(&seen, &asked.metrics, (&asked.params, crate::broker::Rewind::default()), &gathered)
+            .unwrap();
+    let consumer = Consumer { duplicates: Some(&asking), ..asked.consumer() };
     let mut unreadable = binary("a", 1);
     unreadable.entity.info = JsonText::new("7");
     let mut batch: Vec<Event> =
