@@ -5,7 +5,7 @@
 use super::bench::kafka::{Acks, Codec};
 use crate::admin::records::StartAt;
 use crate::config::{Flags, parse_size};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -28,7 +28,9 @@ impl Cli {
     /// # Errors
     /// What is wrong with it, or the help that was asked for.
     pub fn of(arguments: impl Iterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(untangled(arguments))
+        let mut command = with_negative_numbers(Self::command());
+        let matches = command.try_get_matches_from_mut(untangled(arguments))?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
     /// What the command line says about the configuration.
@@ -47,6 +49,15 @@ impl Cli {
         }
         flags
     }
+}
+
+/// A number below zero behind a flag is its value, whose parser says what is allowed, and not another flag.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes = |arg: clap::Arg| {
+        let values = arg.get_action().takes_values() && !arg.is_positional();
+        if values { arg.allow_negative_numbers(true) } else { arg }
+    };
+    command.mut_args(takes).mut_subcommands(with_negative_numbers)
 }
 
 /// `--config` names a file, but behind `topics create` and `topics alter` it configures the topic when its value is K=V.
@@ -119,9 +130,9 @@ pub enum Command {
     Filetype(Filetype),
     /// Write a stored blob to a file
     Get(Get),
-    /// Look at topics
+    /// List, show, make, change and delete topics
     Topics(Topics),
-    /// Look at the read positions of consumers
+    /// List, show, move and delete the read positions of consumers
     Groups(Groups),
     /// Write records to a topic
     #[command(
@@ -763,7 +774,6 @@ fn sha256(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
     const HASH: &str = "AF1349B9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
@@ -899,6 +909,21 @@ mod tests {
                 ErrorKind::ValueValidation,
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn numbers_below_zero_are_told_what_is_allowed() {
+        for (line, allowed) in [
+            ("groups reset g --to -5", "must be earliest, latest, an offset"),
+            ("consume t --count -1", "-1 is not in 1.."),
+            ("consume t --partition -1", "-1 is not in 0.."),
+            ("topics create t --partitions -3", "-3 is not in 1..=10000"),
+            ("bench log --size -1", "a size: a whole number"),
+        ] {
+            let refused = parse(line).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ValueValidation, "{line}: {refused}");
+            assert!(refused.to_string().contains(allowed), "{line}: {refused}");
         }
     }
 

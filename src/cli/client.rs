@@ -62,6 +62,11 @@ impl NotOk {
         self.status == StatusCode::NOT_FOUND
     }
 
+    /// True when what was asked for cannot be done as it was asked for.
+    pub(super) fn is_bad_request(&self) -> bool {
+        self.status == StatusCode::BAD_REQUEST
+    }
+
     /// True when it is the path that does not exist, for example on a server of another version.
     pub(super) fn is_no_such_page(&self) -> bool {
         self.is_not_found() && self.problem.detail.is_empty()

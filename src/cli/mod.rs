@@ -94,7 +94,13 @@ fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
         BenchCommand::Events(args) => bench::events::run(args, shown, out),
         BenchCommand::Kafka(args) => bench::kafka::run(&args.into(), shown, out),
     };
-    measured.map_or_else(|error| failed(&format!("{error:#}")), |()| Exit::Done)
+    match measured {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            let exit = failed(&format!("{error:#}"));
+            if error.is::<bench::BadRequest>() { Exit::Usage } else { exit }
+        }
+    }
 }
 
 /// Names a failure.

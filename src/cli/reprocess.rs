@@ -8,7 +8,7 @@ use azulite_storage::clock::now_ms;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Global, Reprocess};
-use super::client::{Client, Payload};
+use super::client::{Client, Payload, RequestError};
 use super::exit::Exit;
 use super::interrupt::Interrupt;
 use super::output::{self, Refusal, Table, complain, printable};
@@ -101,7 +101,12 @@ impl Watch {
 
 fn through_server(client: &Client, request: &Request, watch: &Watch) -> Result<Progress, Refusal> {
     let body = serde_json::to_vec(request).map_err(|error| Refusal::failed(error.to_string()))?;
-    let mut progress: Progress = client.post(ROUTE, "application/json", &Payload::Bytes(&body))?;
+    let begun = client.post(ROUTE, "application/json", &Payload::Bytes(&body));
+    let mut progress: Progress = begun.map_err(|error| match &error {
+        // What is refused for what it says is no failure of the server's.
+        RequestError::NotOk(answer) if answer.is_bad_request() => Refusal::usage(error.message()),
+        RequestError::NotOk(_) | RequestError::Transport(_) => error.into(),
+    })?;
     let mut stopped = false;
     while progress.stage == Stage::Running {
         watch.show(&progress);

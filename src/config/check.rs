@@ -305,6 +305,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
              version has no authentication and no TLS"
         ));
     }
+    if let Some(kafka) = config.kafka.listen.address().filter(|address| address.ip().is_unspecified())
+        && config.kafka.advertised.is_empty()
+    {
+        warnings.push(format!(
+            "kafka.listen = \"{kafka}\" and kafka.advertised is not set: clients are told 127.0.0.1, which is of no use on \
+             other machines"
+        ));
+    }
     for (name, source) in &config.sources {
         for overwritten in ["cleanup.policy", "retention.ms"] {
             if source.kafka.config.contains_key(overwritten) {

@@ -128,8 +128,10 @@ impl Reading {
             Ok(document) => Some(json(document)),
             Err(error) => {
                 let line = error.location().map_or(1, |place| place.line());
-                let given = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-                self.problem(self.root, &Json::from(given.trim()), &format!("line {line} is not YAML: {error}"));
+                // What is missing at the end is missed behind the last line.
+                let upto = text.lines().take(line).map(str::trim).filter(|line| !line.is_empty());
+                let given = upto.last().unwrap_or_default();
+                self.problem(self.root, &Json::from(given), &format!("line {line} is not YAML: {error}"));
                 None
             }
         }

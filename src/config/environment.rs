@@ -54,8 +54,11 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnv
         if let Some(rest) = name.strip_prefix("AZULITE_") {
             found.own(name, rest, value);
         } else if let Some(rest) = name.strip_prefix("DISPATCHER_") {
-            let now =
-                successor(rest).map_or_else(|| "which has no successor".to_owned(), |now| format!("use DP__{now}"));
+            let now = match successor(rest) {
+                Some(now) if has_effect(&format!("DP__{now}")) => format!("use DP__{now}"),
+                Some(now) => format!("which has become DP__{now}, and that has no effect here"),
+                None => "which has no successor".to_owned(),
+            };
             unused.obsolete.push(format!("{name} ({now})"));
         }
     }
@@ -158,6 +161,11 @@ impl FromEnvironment {
             }
         }
     }
+}
+
+/// Whether an upstream name means something here.
+fn has_effect(upstream: &str) -> bool {
+    ["DP__EVENTS__SOURCES", "DP__EVENTS__TOPICS"].contains(&upstream) || KEPT.iter().any(|(kept, ..)| *kept == upstream)
 }
 
 /// An upstream name, our key, and how its value is written in our terms.

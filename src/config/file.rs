@@ -17,15 +17,15 @@ pub(super) fn find(searched: &[PathBuf]) -> Option<PathBuf> {
 
 /// All settings of the file at `path`, in the order of the file.
 pub(super) fn read(path: &Path) -> Result<Vec<Setting>, Problem> {
-    let whole_file = |line: usize, message: String| Problem {
+    let whole_file = |line: Option<usize>, message: String| Problem {
         origin: Origin::File { path: path.to_owned(), line },
         key: String::new(),
         value: String::new(),
         message,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| whole_file(1, format!("cannot be read: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| whole_file(None, format!("cannot be read: {error}")))?;
     let document = Document::parse(text.as_str()).map_err(|error| {
-        whole_file(line_of(&text, error.span()), format!("not TOML: {}", error.message().replace('\n', ", ")))
+        whole_file(Some(line_of(&text, error.span())), format!("not TOML: {}", error.message().replace('\n', ", ")))
     })?;
     let mut walk = Walk { path, text: &text, settings: Vec::new() };
     walk.table(&[], document.as_table());
@@ -56,7 +56,7 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, parts: Vec<String>, item: &Item, place: Option<Range<usize>>) {
-        let origin = Origin::File { path: self.path.to_owned(), line: line_of(self.text, place) };
+        let origin = Origin::File { path: self.path.to_owned(), line: Some(line_of(self.text, place)) };
         self.settings.push(Setting::typed(KeyPath::new(parts), json_of_item(item), origin));
     }
 }

@@ -18,12 +18,12 @@ use std::path::PathBuf;
 pub enum Origin {
     /// Built in.
     Default,
-    /// A line of the configuration file, counted from 1.
+    /// The configuration file.
     File {
         /// The file as it was named or found.
         path: PathBuf,
-        /// The line of the key.
-        line: usize,
+        /// The line of the key, counted from 1; `None` when there is nothing to read.
+        line: Option<usize>,
     },
     /// An environment variable.
     Environment {
@@ -41,7 +41,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Environment { name } => write!(f, "environment {name}"),
             Self::Flag { name } => write!(f, "flag {name}"),
         }

@@ -21,7 +21,7 @@ fn load_path(path: &Path, env: &[(&str, &str)], flags: &Flags) -> Result<Loaded,
 fn refusals(loaded: Result<Loaded, ConfigErrors>) -> Vec<String> {
     let errors = loaded.expect_err("should be refused");
     let place = |origin: &Origin| match origin {
-        Origin::File { line, .. } => line.to_string(),
+        Origin::File { line, .. } => line.map_or_else(String::new, |line| line.to_string()),
         Origin::Default | Origin::Environment { .. } | Origin::Flag { .. } => origin.to_string(),
     };
     errors.problems.iter().map(|p| format!("{}: {} = {}: {}", place(&p.origin), p.key, p.value, p.message)).collect()
@@ -75,7 +75,7 @@ fn a_named_file_that_is_missing_is_refused() {
     let flags = Flags { config: Some("/nonexistent/a.toml".into()), ..Flags::default() };
     let errors = Config::load(&flags, std::iter::empty()).unwrap_err();
     assert_eq!(errors.problems.len(), 1);
-    assert!(errors.to_string().contains("/nonexistent/a.toml:1: cannot be read"), "{errors}");
+    assert!(errors.to_string().contains("/nonexistent/a.toml: cannot be read"), "{errors}");
 }
 
 #[test]
@@ -192,6 +192,9 @@ fn the_kafka_listener_stays_on_loopback_unless_that_is_meant_and_never_advertise
         let got = refusals(load(&format!("[kafka]\nadvertised = \"{bad}\"\n"), &[], &Flags::default()));
         assert!(got[0].contains("kafka.advertised") && got[0].contains("host:port"), "{bad}: {got:?}");
     }
+    let file = "[kafka]\nlisten = \"0.0.0.0:9092\"\nallow_insecure = true\n";
+    let loaded = load(file, &[], &Flags::default()).unwrap();
+    assert!(loaded.warnings[1].contains("clients are told 127.0.0.1"), "{:?}", loaded.warnings);
     let file = "[kafka]\nfetch_memory = \"8Mi\"\n";
     let got = refusals(load(file, &[], &Flags::default()));
     assert!(got[0].contains("kafka.fetch_memory = \"8Mi\": contradicts kafka.fetch_max_bytes"), "{got:?}");
@@ -320,5 +323,13 @@ fn labels_are_read_from_upstreams_variable_and_from_the_file_with_their_lines() 
     assert_eq!(got.len(), expected.len(), "{got:#?}");
     for (got, expected) in got.iter().zip(expected) {
         assert!(got.starts_with(expected), "got      {got}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn what_is_missed_at_the_end_of_a_document_is_shown_with_its_last_line() {
+    for (text, shown) in [("sources: [", "\"sources: [\""), ("sources:\n  a: {\n", "\"a: {\"")] {
+        let got = refusals(load("", &[("DP__EVENTS__SOURCES", text)], &Flags::default()));
+        assert!(got[0].contains(&format!("sources = {shown}: line ")), "{text:?}: {got:?}");
     }
 }

@@ -245,5 +245,14 @@ mod tests {
         ] {
             assert_eq!(successor(old), now, "{old}");
         }
+        for (old, told) in [
+            ("DISPATCHER_KAFKA_ENDPOINT", "which has become DP__EVENTS__KAFKA__ENDPOINT, and that has no effect here"),
+            ("DISPATCHER_LISTEN_ADDR", "use DP__LISTEN_ADDR"),
+            ("DISPATCHER_SOURCES_HELM", "use DP__EVENTS__SOURCES"),
+            ("DISPATCHER_NONSENSE", "which has no successor"),
+        ] {
+            let found = read(std::iter::once((old.to_owned(), "x".to_owned())));
+            assert!(found.warnings[0].contains(&format!("{old} ({told})")), "{:?}", found.warnings);
+        }
     }
 }

@@ -382,13 +382,14 @@ impl Dispatcher {
     pub async fn look_for_lost_tasks(self: &Arc<Self>, ends: &Ends, now_ms: i64) -> Result<Looked, String> {
         let mut looked = Looked::default();
         let mut after: Option<String> = None;
+        let by_hand = ends.silent_since_ms.is_none();
         loop {
             let (this, ends, from) = (self.clone(), ends.clone(), after.take());
             let read = tokio::task::spawn_blocking(move || this.lost_page(&ends, from.as_deref())).await;
             let (lost, ending, open, next) =
                 read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
             looked.open += open;
-            looked.ended += self.end_lost(&lost, &ending, now_ms).await?;
+            looked.ended += self.end_lost(&lost, &ending, (now_ms, by_hand)).await?;
             after = next;
             let enough = usize::try_from(looked.ended).is_ok_and(|ended| ended >= LOST_AT_ONCE);
             if after.is_none() || enough {
@@ -411,7 +412,12 @@ impl Dispatcher {
         Ok((lost, ending, u64::try_from(open.len()).unwrap_or(0), next))
     }
 
-    async fn end_lost(self: &Arc<Self>, lost: &[OpenTask], ending: &Ending, now_ms: i64) -> Result<u64, String> {
+    async fn end_lost(
+        self: &Arc<Self>,
+        lost: &[OpenTask],
+        ending: &Ending,
+        (now_ms, by_hand): (i64, bool),
+    ) -> Result<u64, String> {
         if lost.is_empty() {
             return Ok(0);
         }
@@ -422,8 +428,11 @@ impl Dispatcher {
             self.metrics.tracking_control.add(["errored"], u64::try_from(lost.len()).unwrap_or(0));
             return Err(format!("the status of a lost task was not stored: {error:?}"));
         }
-        for task in lost {
-            tracing::info!(id = task.id, "a task was lost: its consumer has not been heard of");
+        for OpenTask { id, .. } in lost {
+            match by_hand {
+                true => tracing::info!(id, "a task was ended by hand"),
+                false => tracing::info!(id, "a task was lost: its consumer has not been heard of"),
+            }
         }
         ending.ended(&self.metrics, "lost");
         Ok(u64::try_from(lost.len()).unwrap_or(0))

@@ -48,7 +48,14 @@ pub(super) async fn simulate(services: &Services, call: Call) -> Response {
         Ok(query) => query,
         Err(bad) => return error::bad_query(&bad),
     };
-    let extended = matches!(first(&query, "extended"), Some("true" | "1"));
+    let extended = match first(&query, "extended") {
+        None | Some("" | "false" | "0") => false,
+        Some("true" | "1") => true,
+        Some(other) => {
+            let other: String = other.chars().take(80).collect();
+            return error::bad_parameter(&format!("extended = {other:?}: allowed is true, 1, false or 0"));
+        }
+    };
     let body = match call.body.collect(limits(services), &call.budget).await {
         Ok(body) => body,
         Err(problem) => return error::event_body(&problem),

@@ -138,14 +138,8 @@ fn advertised(options: &Options, local: SocketAddr) -> (String, u16) {
     if !local.ip().is_unspecified() {
         return (local.ip().to_string(), local.port());
     }
-    let host = "127.0.0.1".to_owned();
-    tracing::warn!(
-        listen = %options.listen,
-        advertised = %host,
-        "kafka.listen is a wildcard and kafka.advertised is not set: clients on other machines are told an address \
-         that is not this one"
-    );
-    (host, local.port())
+    // The check of the configuration has warned of it.
+    ("127.0.0.1".to_owned(), local.port())
 }
 
 #[derive(Clone)]

@@ -132,7 +132,7 @@ pub enum OpenError {
         holder: String,
     },
     /// Another layout than the one this program reads.
-    #[error("{path} has format {found}, this program opens format {wanted}; run `azulite migrate`")]
+    #[error("{path} has format {found}, this program opens format {wanted}; {}", remedy(*found, *wanted))]
     Format {
         /// The data directory.
         path: PathBuf,
@@ -242,6 +242,11 @@ impl AppendError {
             false => Self::Io { reason: error.to_string() },
         }
     }
+}
+
+/// What to do about a store of another format.
+fn remedy(found: u32, wanted: u32) -> &'static str {
+    if found > wanted { "install the newer version that wrote it, or a later one" } else { "run `azulite migrate`" }
 }
 
 type Listener = Box<dyn Fn(&[PartitionNumber]) + Send + Sync>;

@@ -46,6 +46,6 @@ fn nobody_there_is_said_with_the_reason() {
         let ran = run(["bench", "kafka", "--bootstrap", "127.0.0.1:1", flag, bad]).expect_code(2);
         assert!(ran.stderr.contains(flag) && ran.stderr.contains(bad), "{ran:?}");
     }
-    let ran = run(["bench", "kafka", "--bootstrap", "127.0.0.1:1", "--size", "1"]).expect_code(1);
+    let ran = run(["bench", "kafka", "--bootstrap", "127.0.0.1:1", "--size", "1"]).expect_code(2);
     assert!(ran.stderr.contains("16 bytes to 16 MiB"), "{ran:?}");
 }

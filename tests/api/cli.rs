@@ -354,6 +354,28 @@ fn config_check_accepts_a_good_file_and_names_what_is_wrong_with_a_bad_one() {
 }
 
 #[test]
+fn what_cannot_be_measured_is_a_usage_error() {
+    let server = Server::prepared(&Config::examples());
+    for (arguments, said) in [
+        (&["bench", "events", "--url", "nonsense"][..], "allowed is http://HOST:PORT"),
+        (&["bench", "events", "--url", "http://127.0.0.1:1", "--size", "1"], "a size from 1 KiB"),
+        (&["bench", "log", "--size", "0"], "a size from 1 byte"),
+    ] {
+        let ran = server.cli(arguments.iter().copied()).expect_code(2);
+        assert!(ran.stderr.contains(said), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_format_asks_for_the_newer_program() {
+    let mut server = Server::start();
+    server.stop();
+    std::fs::write(server.data_dir().join("FORMAT"), "azulite 9\n").expect("write the stamp");
+    let ran = server.cli(["serve"]).expect_code(2);
+    assert!(ran.stderr.contains("newer version") && !ran.stderr.contains("azulite migrate"), "{ran:?}");
+}
+
+#[test]
 fn migrate_has_nothing_to_do() {
     let mut server = Server::start();
     server.publish_ok("binary", &e1());

@@ -33,6 +33,9 @@ fn x20_simulate_names_every_registered_consumer() {
     let extended = simulate(&server, "?extended=true", &e1()).expect_status(200).json();
     assert_eq!(extended["consumers"][0]["filters"], json!(["FilterConsumerRules-reject_content_too_large"]));
     assert_eq!(extended["consumers"][1]["filters"], json!([]));
+    assert_eq!(simulate(&server, "?extended=0", &e1()).expect_status(200).json(), wanted);
+    let refused = simulate(&server, "?extended=maybe", &e1()).expect_error_titled(400, "bad parameters");
+    assert!(refused.contains("extended = \"maybe\": allowed is true, 1, false or 0"), "{refused}");
     assert!(server.fetch("binary/passive", "name=all&version=1&deadline=0&r-historic=true").events.is_empty());
 }
 

@@ -94,7 +94,8 @@ fn runs_without_sense_are_refused() {
     server.cli(["reprocess", "--sources", "--system", "--previous-prefix", "t0"]).expect_code(2);
     let none = server.cli(FLAGS).expect_code(1);
     assert!(none.stderr.contains("no topics found to reprocess"), "{none:?}");
-    server.cli(["reprocess", "--sources", "--previous-prefix", "t1"]).expect_code(1);
+    let same = server.cli(["reprocess", "--sources", "--previous-prefix", "t1"]).expect_code(2);
+    assert!(same.stderr.contains("is the current one"), "{same:?}");
     server.client().get("/api/azulite/v1/reprocess").expect_any_error(404);
     server.client().post("/api/azulite/v1/reprocess", b"{}").expect_any_error(400);
     let body = br#"{"previous_prefix": "", "profile": "sources"}"#;

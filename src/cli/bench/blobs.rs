@@ -20,7 +20,7 @@ use super::super::args::BenchBlobs;
 use super::super::client::{Client, Payload, RequestError};
 use super::report::{Column, Report, Run, float, ms, percentile};
 use super::server::{Server, usage};
-use super::{Bounds, Case, Folder, Shown, room};
+use super::{BadRequest, Bounds, Case, Folder, Shown, asked, room};
 use crate::identify::ssdeep_reader;
 
 const COLUMNS: [Column; 17] = [
@@ -60,12 +60,11 @@ const PIECE: usize = 128 << 10;
 /// A server that does not answer, refuses a blob or hands out another; options out of range; a disk without room.
 pub fn run(options: &BenchBlobs, data_dir: &Path, shown: Shown, out: &mut impl Write) -> anyhow::Result<()> {
     let sizes = u64::try_from(STAMP)?..=MAX_SIZE;
-    ensure!(sizes.contains(&options.size), "a size from 16 bytes to 64 MiB can be measured, not {}", options.size);
     let (size, clients) = (options.size, options.clients);
-    ensure!(
-        size * u64::from(clients) <= MAX_UNDER_WAY,
-        "{clients} clients with blobs of {size} bytes need more than 1 GiB of memory"
-    );
+    asked(sizes.contains(&size), || format!("--size {size}: a size from 16 bytes to 64 MiB can be measured"))?;
+    asked(size * u64::from(clients) <= MAX_UNDER_WAY, || {
+        format!("{clients} clients with blobs of {size} bytes need more than 1 GiB of memory")
+    })?;
     let dir = options.dir.as_deref().unwrap_or(data_dir);
     let bounds = Bounds {
         warm_up: Duration::ZERO,
@@ -73,7 +72,7 @@ pub fn run(options: &BenchBlobs, data_dir: &Path, shown: Shown, out: &mut impl W
         repetitions: options.repetitions.max(3),
         bytes: room(dir)?.min(MAX_BYTES),
     };
-    let client = Client::new(&options.url).map_err(|refusal| anyhow!("{refusal}"))?;
+    let client = Client::new(&options.url).map_err(|refusal| BadRequest(refusal.to_string()))?;
     let server = Server::find(options.url.trim_end_matches('/').trim_start_matches("http://"), options.server_pid)?;
     let folder = Folder::create(dir)?;
     let case = Case { size_bytes: u32::try_from(size)?, producers: clients };

@@ -16,7 +16,7 @@ use super::super::args::BenchEvents;
 use super::super::client::{Client, Payload, RequestError, encoded};
 use super::report::{Column, Report, Run, float, ms, percentile};
 use super::server::{Server, usage};
-use super::{Bounds, Case, Shown};
+use super::{BadRequest, Bounds, Case, Shown, asked};
 use crate::dispatcher::model::{self, Event, Model};
 
 const COLUMNS: [Column; 14] = [
@@ -56,18 +56,17 @@ const DEADLINE_S: u32 = 1;
 /// # Errors
 /// A server that does not answer, refuses an event or loses one; options out of range.
 pub fn run(options: &BenchEvents, shown: Shown, out: &mut impl Write) -> anyhow::Result<()> {
-    ensure!(
-        (MIN_SIZE..=MAX_SIZE).contains(&options.size),
-        "a size from 1 KiB to 1 MiB can be measured, not {}",
-        options.size
-    );
+    let size = options.size;
+    asked((MIN_SIZE..=MAX_SIZE).contains(&size), || {
+        format!("--size {size}: a size from 1 KiB to 1 MiB can be measured")
+    })?;
     let bounds = Bounds {
         warm_up: RAMP,
         measured: Duration::from_secs(options.seconds.into()),
         repetitions: options.repetitions.max(3),
         bytes: MAX_BYTES,
     };
-    let client = Client::new(&options.url).map_err(|refusal| anyhow!("{refusal}"))?;
+    let client = Client::new(&options.url).map_err(|refusal| BadRequest(refusal.to_string()))?;
     let address = options.url.trim_end_matches('/').trim_start_matches("http://");
     let server = Server::find(address, options.server_pid)?;
     let case = Case { size_bytes: u32::try_from(options.size)?, producers: options.clients };

@@ -73,6 +73,16 @@ const MAX_BYTES: u64 = 6 << 30;
 /// Less than this per repetition says nothing.
 const MIN_BYTES: u64 = 128 << 20;
 
+/// Something was asked for that cannot be measured: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRequest(String);
+
+/// Refuses what cannot be measured.
+fn asked(possible: bool, otherwise: impl FnOnce() -> String) -> Result<(), BadRequest> {
+    if possible { Ok(()) } else { Err(BadRequest(otherwise())) }
+}
+
 /// Measures the disk that holds `dir`.
 ///
 /// # Errors
@@ -160,12 +170,13 @@ fn log_cases(size_bytes: Option<u64>, producers: Option<u16>) -> anyhow::Result<
         return Ok(LOG_CASES.to_vec());
     }
     let size = size_bytes.unwrap_or(u64::from(16 * KIB));
-    ensure!((1..=u64::from(MAX_SIZE)).contains(&size), "a size from 1 byte to 16 MiB can be measured, not {size}");
+    asked((1..=u64::from(MAX_SIZE)).contains(&size), || {
+        format!("--size {size}: a size from 1 byte to 16 MiB can be measured")
+    })?;
     let producers = producers.unwrap_or(64);
-    ensure!(
-        size * u64::from(producers) <= MAX_UNDER_WAY,
-        "{producers} producers of {size} bytes need more than 1 GiB of memory"
-    );
+    asked(size * u64::from(producers) <= MAX_UNDER_WAY, || {
+        format!("{producers} producers of {size} bytes need more than 1 GiB of memory")
+    })?;
     Ok(vec![Case { size_bytes: u32::try_from(size)?, producers }])
 }
 

@@ -11,13 +11,12 @@ mod produce;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::ensure;
 use serde_json::json;
 
 use super::super::args::BenchKafka;
 use super::report::{Column, Report, Run, float};
 use super::server::{Server, usage};
-use super::{Bounds, Case, Shown};
+use super::{Bounds, Case, Shown, asked};
 use cluster::Cluster;
 
 pub use cluster::{Acks, Codec};
@@ -83,10 +82,9 @@ const COLUMNS: [Column; 13] = [
 /// A server that does not answer, refuses a topic or a record, or loses one; options out of range.
 pub fn run(options: &Options, shown: Shown, out: &mut impl Write) -> anyhow::Result<()> {
     let size_bytes = options.size_bytes;
-    ensure!(
-        (MIN_SIZE..=MAX_SIZE).contains(&size_bytes),
-        "a size from {MIN_SIZE} bytes to 16 MiB can be measured, not {size_bytes}"
-    );
+    asked((MIN_SIZE..=MAX_SIZE).contains(&size_bytes), || {
+        format!("--size {size_bytes}: a size from {MIN_SIZE} bytes to 16 MiB can be measured")
+    })?;
     let bounds = Bounds {
         warm_up: RAMP,
         measured: Duration::from_secs(options.seconds.into()),
