@@ -422,6 +422,7 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         max_waiting: usize::try_from(config.http.max_connections).unwrap_or(usize::MAX),
         group_retention_ms: i64::from(events.consumer_group_retention_days) * 86_400_000,
         historic_share: usize::try_from(events.historic_share).unwrap_or(usize::MAX),
+        reader_idle_ms: i64::try_from(events.reader_idle.as_millis()).unwrap_or(i64::MAX),
         max_readers: 10_000,
         lost_after_ms: i64::try_from(events.lost_tasks_after.as_millis()).unwrap_or(i64::MAX),
         lost_check: events.lost_tasks_check,

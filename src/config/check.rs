@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 42] = [
+const RANGES: [Range; 43] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -105,6 +105,7 @@ const RANGES: [Range; 42] = [
     size("events.max_fetch_bytes", MI, 4 * GI, |c| c.events.max_fetch_bytes),
     size("events.fetch_memory", MI, 64 * GI, |c| c.events.fetch_memory),
     count("events.consumer_group_retention_days", 1, 36_500, |c| c.events.consumer_group_retention_days.into()),
+    duration("events.reader_idle", 60 * SECOND, 365 * DAY, |c| ms(c.events.reader_idle)),
     count("events.historic_share", 0, 1_000_000, |c| c.events.historic_share.into()),
     size("events.dedupe_cache_bytes", 0, 4 * GI, |c| c.events.dedupe_cache_bytes),
     size("events.replay_plugin_cache.size_bytes", 0, 64 * GI, |c| c.events.replay_plugin_cache.size_bytes),

@@ -171,7 +171,7 @@ fn has_effect(upstream: &str) -> bool {
 /// An upstream name, our key, and how its value is written in our terms.
 type Kept = (&'static str, &'static str, fn(&str) -> String);
 
-const KEPT: [Kept; 25] = [
+const KEPT: [Kept; 26] = [
     ("DP__LISTEN_ADDR", "http.listen", str::to_owned),
     ("DP__EVENTS__KAFKA__TOPIC_PREFIX", "events.topic_prefix", str::to_owned),
     ("DP__EVENTS__KAFKA__MESSAGE_MAX_BYTES", "events.message_max_bytes", whole_size),
@@ -180,6 +180,7 @@ const KEPT: [Kept; 25] = [
     ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "events.api_default_event_wait", seconds),
     ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "events.lost_tasks_after", minutes),
     ("DP__EVENTS__LOST_TASKS_CHECK_MINUTES", "events.lost_tasks_check", minutes),
+    ("DP__EVENTS__OLD_CONSUMER_GROUP_DROPPED_MINUTES", "events.reader_idle", minutes),
     ("DP__EVENTS__GLOBAL_PARTITION_COUNT", "events.partition_count", str::to_owned),
     ("DP__EVENTS__IGNORE_TOPIC_MISMATCH", "events.ignore_topic_mismatch", go_boolean),
     ("DP__EVENTS__REPROCESS__DENY_TOPICS", "reprocess.deny_topics", list),

@@ -335,6 +335,9 @@ pub struct Events {
     pub ignore_topic_mismatch: bool,
     /// Days after which the read position of a plugin that no longer asks is dropped.
     pub consumer_group_retention_days: u32,
+    /// A reader in memory that nobody asks goes after so long; its positions stay.
+    #[serde(with = "units::duration")]
+    pub reader_idle: Duration,
     /// A plugin that reads live and historic gets a historic event for so many live ones; 0 is none before live is empty.
     pub historic_share: u32,
     /// A task whose plugin was not heard of for so long is lost.
@@ -362,6 +365,7 @@ impl Default for Events {
             fetch_memory: 64 * MI,
             ignore_topic_mismatch: true,
             consumer_group_retention_days: 30,
+            reader_idle: Duration::from_secs(24 * 3_600),
             historic_share: 20,
             lost_tasks_after: Duration::from_secs(30 * 60),
             lost_tasks_check: Duration::from_secs(5 * 60),

@@ -127,7 +127,7 @@ mod tests {
         ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "20", Kept("events.lost_tasks_after")),
         ("DP__EVENTS__LOST_TASKS_CHECK_MINUTES", "20", Kept("events.lost_tasks_check")),
         ("DP__EVENTS__LOST_TASKS_BULK_CREATE_LIMIT", "20", Told),
-        ("DP__EVENTS__OLD_CONSUMER_GROUP_DROPPED_MINUTES", "20", Told),
+        ("DP__EVENTS__OLD_CONSUMER_GROUP_DROPPED_MINUTES", "20", Kept("events.reader_idle")),
         ("DP__EVENTS__OLD_CONSUMER_GROUP_DROPPER_CHECK_FREQUENCY_MINUTES", "20", Told),
         ("DP__EVENTS__REPLAY_PLUGIN_CACHE__SIZE_BYTES", "1Mi", Kept("events.replay_plugin_cache.size_bytes")),
         ("DP__EVENTS__REPLAY_PLUGIN_CACHE__TTL_SECONDS", "20", Kept("events.replay_plugin_cache.ttl")),

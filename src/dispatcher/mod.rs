@@ -86,6 +86,8 @@ pub struct Options {
     pub group_retention_ms: i64,
     /// Historic gets an event for so many live ones even if there are more of those; 0 is none.
     pub historic_share: usize,
+    /// A reader that nobody asks leaves memory after this many milliseconds.
+    pub reader_idle_ms: i64,
     /// Readers kept in memory, at most.
     pub max_readers: usize,
     /// Where events are written down that something was wrong with, if anywhere.
@@ -274,6 +276,14 @@ impl Dispatcher {
     /// The log could not be read.
     pub fn follow_purges(&self) -> Result<(), ReadError> {
         self.purges.catch_up()
+    }
+
+    /// Lets go of readers that nobody has asked for long; their positions stay.
+    fn drop_idle_readers(&self) {
+        let dropped = self.readers.drop_idle(self.now_ms().saturating_sub(self.options.reader_idle_ms));
+        if dropped > 0 {
+            tracing::debug!(dropped, "readers were not asked for long and have left memory");
+        }
     }
 
     /// Begins a pause of plugins, or makes it last longer. Blocks for a commit, at most once a minute.

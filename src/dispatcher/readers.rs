@@ -1,4 +1,5 @@
-//! The readers in memory, by plugin key.
+//! The readers in memory, by plugin key. One that nobody asks for long leaves; so do the ones idle longest when there are
+//! too many.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +51,14 @@ impl Readers {
         let old = entries.insert(key, Entry { reader: reader.clone(), used_ms: now_ms });
         (reader, old.map(|entry| entry.reader))
     }
+
+    /// Removes those that nobody has asked since and nobody holds. Returns how many they were. Contract events.md 5.2.
+    pub fn drop_idle(&self, since_ms: i64) -> usize {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = entries.len();
+        entries.retain(|_, entry| entry.used_ms > since_ms || Arc::strong_count(&entry.reader) > 1);
+        before - entries.len()
+    }
 }
 
 /// Removes the longest idle readers nobody holds until `keep` are left.
@@ -62,4 +71,28 @@ fn evict(entries: &mut HashMap<PluginKey, Entry>, keep: usize) {
     idle.sort();
     let surplus = entries.len().saturating_sub(keep);
     idle.into_iter().take(surplus).for_each(|(_, key)| drop(entries.remove(&key)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::world::{MINUTE_MS, World};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reader_that_nobody_asks_leaves_memory_and_goes_on_where_it_was() {
+        let world = World::new();
+        for letter in ['a', 'b', 'c'] {
+            world.put(letter).await;
+        }
+        let get = async |version: u8, count: usize| {
+            let query = format!("name=p&version={version}&count={count}&deadline=0&r-historic=true");
+            world.get("binary/passive", &query).await.ids()
+        };
+        assert_eq!((get(1, 2).await, get(2, 1).await), ("ab".into(), "a".into()));
+        let idle = |minutes: i64| world.dispatcher().readers.drop_idle(world.now_ms() - minutes * MINUTE_MS);
+        world.pass_minutes(50);
+        assert_eq!(get(2, 1).await, "b");
+        world.pass_minutes(20);
+        assert_eq!((idle(60), idle(60)), (1, 0), "the one that was not asked for an hour");
+        assert_eq!((get(1, 9).await, get(2, 9).await), ("c".into(), "c".into()));
+    }
 }

@@ -1,4 +1,5 @@
-//! What the dispatcher does by itself while it serves: ends pauses, ends lost tasks, writes down who asked.
+//! What the dispatcher does by itself while it serves: ends pauses, ends lost tasks, writes down who asked, lets go of
+//! idle readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use super::Dispatcher;
 use super::tasks::Ends;
 
-/// How often registered consumers and the pause are looked at.
+/// How often registered consumers, readers and the pause are looked at.
 const TICK: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
@@ -41,6 +42,7 @@ impl Dispatcher {
         let written = tokio::task::spawn_blocking(move || {
             let log = this.broker.log().as_ref();
             this.settle_pause();
+            this.drop_idle_readers();
             this.pause.flush(log);
             this.registry.flush(log, this.now_ms());
         });

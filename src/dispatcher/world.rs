@@ -72,6 +72,7 @@ fn options() -> Options {
         max_waiting: 100,
         group_retention_ms: 30 * 86_400_000,
         historic_share: 20,
+        reader_idle_ms: 24 * 60 * MINUTE_MS,
         max_readers: 100,
         labels: Labels::default(),
         ignore_topic_mismatch: true,
