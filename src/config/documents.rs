@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_is_no_such_document_is_refused_with_its_place() {
         for (text, expected) in [
-            ("sources:\n  a: [\n", "environment V: sources = \"\": line"),
+            ("sources:\n  a: [\n", "environment V: sources = \"a: [\": line"),
             ("sources:\n  a: {}\n  a: {}\n", "duplicate entry"),
             ("- a", "sources = [\"a\"]: allowed is a YAML document with a map `sources`"),
             ("source: {a: {}}", "sources = { .. }: allowed is a YAML document with a map `sources`"),

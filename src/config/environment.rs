@@ -337,8 +337,8 @@ mod tests {
     #[test]
     fn obsolete_names_are_told_with_what_to_use() {
         let found = from(&[("DISPATCHER_KAFKA_ENDPOINT", "x"), ("DISPATCHER_TOPICS_YAML", "x"), ("DISPATCHER_X", "x")]);
-        let expected = "DISPATCHER_KAFKA_ENDPOINT (use DP__EVENTS__KAFKA__ENDPOINT), \
-                        DISPATCHER_TOPICS_YAML (use DP__EVENTS__TOPICS), DISPATCHER_X (which has no successor)";
+        let expected = "DISPATCHER_KAFKA_ENDPOINT (which has become DP__EVENTS__KAFKA__ENDPOINT, and that has no effect \
+                        here), DISPATCHER_TOPICS_YAML (use DP__EVENTS__TOPICS), DISPATCHER_X (which has no successor)";
         assert_eq!(found.warnings.len(), 1);
         assert!(found.warnings[0].ends_with(expected), "{:?}", found.warnings);
     }

@@ -392,7 +392,8 @@ impl Gather {
             purges.catch_up()?;
         }
         let mut earlier = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        let (duplicates, rewind) = (caches.duplicates.as_ref(), reader.rewind());
+        let duplicates = caches.duplicates.as_ref();
+        let rewind = duplicates.map(|_| reader.rewind()).unwrap_or_default();
         let asking = duplicates.and_then(|d| Asking::new(d, metrics, (&self.params, rewind), &earlier));
         let purged = self.dispatcher.for_consumer(&self.params, self.task, now_ms, |consumer| {
             let consumer = Consumer { duplicates: asking.as_ref(), ..*consumer };

@@ -26,7 +26,7 @@ fn a_server_is_measured_and_keeps_no_blob() {
 fn a_server_without_stream_routes_is_told() {
     let ran = run(["bench", "blobs", "--url", "http://127.0.0.1:1", "--seconds", "1"]).expect_code(1);
     assert!(ran.stderr.contains("127.0.0.1:1"), "{ran:?}");
-    let ran = run(["bench", "blobs", "--url", "http://127.0.0.1:1", "--size", "1"]).expect_code(1);
+    let ran = run(["bench", "blobs", "--url", "http://127.0.0.1:1", "--size", "1"]).expect_code(2);
     assert!(ran.stderr.contains("16 bytes to 64 MiB"), "{ran:?}");
 }
 

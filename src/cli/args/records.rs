@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::values::{Escaped, key_value, sha256, unescaped, unescaped_some};
+use super::values::{Escaped, at_least_one, key_value, sha256, unescaped, unescaped_some};
 use crate::admin::records::StartAt;
 
 /// `produce`
@@ -47,7 +47,7 @@ pub struct Consume {
     #[arg(short = 'o', long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
     pub from: StartAt,
     /// Records after which to end
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     pub count: Option<u64>,
     /// Go on with what is added, until SIGINT
     #[arg(short, long)]

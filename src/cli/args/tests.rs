@@ -137,7 +137,8 @@ fn a_place_in_a_topic_is_a_word_an_offset_or_a_time() {
 fn numbers_below_zero_are_told_what_is_allowed() {
     for (line, allowed) in [
         ("groups reset g --to -5", "must be earliest, latest, an offset"),
-        ("consume t --count -1", "-1 is not in 1.."),
+        ("consume t --count -1", "must be a whole number from 1 on"),
+        ("consume t --count 0", "must be a whole number from 1 on"),
         ("consume t --partition -1", "-1 is not in 0.."),
         ("topics create t --partitions -3", "-3 is not in 1..=10000"),
         ("bench log --size -1", "a size: a whole number"),

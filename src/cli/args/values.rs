@@ -43,6 +43,11 @@ pub(super) fn unescaped_some(text: &str) -> Result<Escaped, String> {
     unescaped(text).and_then(|bytes| if bytes.is_empty() { Err("must not be empty".to_owned()) } else { Ok(bytes) })
 }
 
+/// A count of which 0 would mean nothing.
+pub(super) fn at_least_one(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a whole number from 1 on".to_owned())
+}
+
 pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
