@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use azulite_storage::fs::{self, Fs, FsFile, RealFs};
 use serde::Serialize;
 
-use crate::dispatcher::model::{self, Event, Timestamp};
+use crate::dispatcher::model::{self, EventOf, Text, Timestamp};
 use crate::metrics::Metrics;
 
 /// A file that would grow past this is put aside.
@@ -104,7 +104,7 @@ pub struct Excerpt {
 
 impl Excerpt {
     /// Of a decoded event: its JSON.
-    pub fn of(event: &Event) -> Self {
+    pub fn of<T: Text>(event: &EventOf<T>) -> Self {
         Self::of_text(&String::from_utf8_lossy(&model::to_json(event)))
     }
 

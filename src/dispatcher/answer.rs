@@ -84,15 +84,11 @@ impl Info<'_> {
     }
 }
 
-/// The `events` part of a GET answer in JSON, made of events that are JSON texts already.
-pub fn events_json(events: &[Vec<u8>]) -> Vec<u8> {
-    let bytes: usize = events.iter().map(|event| event.len() + 1).sum();
-    let mut text = Vec::with_capacity(bytes + 16);
-    text.extend_from_slice(br#"{"events":"#);
-    push_list(&mut text, events);
-    text.push(b'}');
-    text
-}
+/// What the `events` part of a GET answer in JSON begins with, before the events, which are JSON texts already and have
+/// commas between them; [`EVENTS_TAIL`] ends it.
+pub const EVENTS_HEAD: &[u8] = br#"{"events":["#;
+/// What the `events` part of a GET answer in JSON ends with.
+pub const EVENTS_TAIL: &[u8] = b"]}";
 
 /// The body of a GET answer: `head`, the events part as it is, `tail`; so that large events are not copied once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,9 +104,10 @@ pub struct Multipart {
 impl Multipart {
     /// Frames the two parts of a GET answer (events.md 1.5, X7).
     ///
-    /// `random` gives the bytes of the boundary; it is asked again when a boundary occurs in the data.
-    pub fn new(info: &[u8], events: &[u8], random: impl FnMut() -> [u8; BOUNDARY_BYTES]) -> Multipart {
-        let boundary = boundary(&[info, events], random);
+    /// `random` gives the bytes of the boundary; it is asked again when a boundary occurs in the data. `events` are pieces
+    /// of the events part, cut where no boundary can lie across.
+    pub fn new(info: &[u8], events: &[&[u8]], random: impl FnMut() -> [u8; BOUNDARY_BYTES]) -> Multipart {
+        let boundary = boundary(&[&[info], events].concat(), random);
         let mut head = Vec::with_capacity(info.len() + 512);
         push_part_head(&mut head, &boundary, "info");
         head.extend_from_slice(info);
@@ -149,20 +146,9 @@ fn boundary(parts: &[&[u8]], mut random: impl FnMut() -> [u8; BOUNDARY_BYTES]) -
     }
 }
 
-/// Whether `needle` occurs in `data`: Horspool's search, which looks at few of the bytes of large data.
+/// Whether `needle` occurs in `data`.
 fn occurs(needle: &[u8], data: &[u8]) -> bool {
-    let Some((last, start)) = needle.split_last() else { return true };
-    let shift = |byte: u8| start.iter().rev().position(|b| *b == byte).map_or(needle.len(), |at| at + 1);
-    let shifts: Vec<usize> = (0..=u8::MAX).map(shift).collect();
-    let mut rest = data;
-    while let Some(&byte) = rest.get(start.len()) {
-        if byte == *last && rest.starts_with(start) {
-            return true;
-        }
-        let step = shifts.get(usize::from(byte)).copied().unwrap_or(1);
-        rest = rest.get(step..).unwrap_or_default();
-    }
-    false
+    memchr::memmem::find(data, needle).is_some()
 }
 
 fn push_part_head(body: &mut Vec<u8>, boundary: &str, name: &str) {

@@ -1,24 +1,26 @@
 //! GET: events are gathered by precedence, filtered, and handed out. Contract events.md 5.3 to 5.5.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Dispatcher;
-use super::answer::{Info, Multipart, events_json};
+use super::answer::{EVENTS_HEAD, EVENTS_TAIL, Info, Multipart};
+use super::fetch_memory::Place;
 use super::filter::duplicates::{self, Asking, Mark};
 use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE, previously_deleted};
 use super::hub::{Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest};
-use super::model::{self, Event, Model};
+use super::model::{self, Event, EventIn, EventOf, Model};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::purge::{PurgeKind, Purged};
 use super::reader::{Candidate, Reader, ReaderError, Taken, User};
 use super::replay::{self, NotReplayed, Replayer};
-use super::tasks::HandedOut;
+use super::tasks::{HandedOut, OpenTask};
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 use crate::log_files::{EventLine, Excerpt};
 
@@ -33,117 +35,41 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes of stored events that one pass takes, about: decoded they are several times as much.
 const PASS_BYTES: usize = 2 << 20;
-/// Room for the answer that a pass begins with; what it does not need comes back at its end.
-const PASS_ROOM: usize = 4 << 20;
 /// How long a request waits until answers that others have not taken yet leave room for its own.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
-/// What room for answers is counted in, bytes.
-const ROOM_UNIT: usize = 1024;
-
 /// What one request has gathered so far.
 struct Gathered {
-    /// The events themselves, where tasks are made of them.
-    events: Vec<Event>,
-    /// Each event as it goes out.
-    encoded: Vec<Vec<u8>>,
+    /// The tasks that are to be made of the events.
+    tasks: Vec<OpenTask>,
+    /// How many events go out.
+    count: usize,
+    /// The events as they go out, of each pass that found some.
+    parts: Vec<Vec<u8>>,
     bytes: usize,
     counts: FilterCounts,
     taken: Taken,
     /// The place that `bytes` take among all answers; comes back when the answer has left.
     room: Option<OwnedSemaphorePermit>,
+    /// A pause of plugins began before there was an event to hand out.
+    paused: bool,
 }
 
-/// What bounds the memory of all GETs together: how many decode events at once, and the bytes of answers that clients
-/// have not taken yet.
-#[derive(Debug)]
-pub(super) struct Memory {
-    passes: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
-    total_units: usize,
-    /// How many wait for room.
-    short: watch::Sender<usize>,
+/// One event on its way through the filters, which borrows what it can from its record.
+struct Item<'a> {
+    event: EventIn<'a>,
+    candidate: &'a Candidate,
+    /// The record's value is what writing the event as Avro would give.
+    plain: bool,
 }
 
-/// Counts somebody who waits for room.
-struct Short<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Short<'a> {
-    fn new(count: &'a watch::Sender<usize>) -> Self {
-        count.send_modify(|waiting| *waiting += 1);
-        Self(count)
-    }
-}
-
-impl Drop for Short<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|waiting| *waiting -= 1);
-    }
-}
-
-/// What one pass may use.
-struct Place {
-    turn: Option<OwnedSemaphorePermit>,
-    turns: Arc<Semaphore>,
-    room: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// Does something that waits for a disk, without a turn. For blocking threads.
-    fn without_turn<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        drop(self.turn.take());
-        let done = work();
-        // It is never closed.
-        self.turn = tokio::runtime::Handle::current().block_on(self.turns.clone().acquire_owned()).ok();
-        done
-    }
-}
-
-impl Memory {
-    /// Room for `bytes` of answers.
-    pub(super) fn new(bytes: usize) -> Self {
-        let total_units = bytes.div_ceil(ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        let passes = std::thread::available_parallelism().map_or(4, |processors| 2 * processors.get());
-        Self {
-            passes: Arc::new(Semaphore::new(passes)),
-            answers: Arc::new(Semaphore::new(total_units)),
-            total_units,
-            short: watch::Sender::new(0),
-        }
-    }
-
-    /// A turn to decode, and room for what comes of it; `None` after `wait`.
-    async fn place(&self, wait: Duration) -> Option<Place> {
-        let units = u32::try_from(PASS_ROOM.div_ceil(ROOM_UNIT).min(self.total_units)).unwrap_or(u32::MAX);
-        let room = match self.answers.clone().try_acquire_many_owned(units) {
-            Ok(room) => room,
-            Err(_) if wait.is_zero() => return None,
-            Err(_) => {
-                let _short = Short::new(&self.short);
-                tokio::time::timeout(wait, self.answers.clone().acquire_many_owned(units)).await.ok()?.ok()?
-            }
-        };
-        let turns = self.passes.clone();
-        Some(Place { turn: turns.clone().acquire_owned().await.ok(), turns, room })
-    }
-
-    /// Returns once somebody waits for room.
-    async fn is_short(&self) {
-        // The sender lives as long as this.
-        drop(self.short.subscribe().wait_for(|waiting| *waiting > 0).await);
-    }
-
-    /// Makes `room` one for `bytes`, as far as there is more.
-    fn fit(&self, room: &mut OwnedSemaphorePermit, bytes: usize) {
-        let units = bytes.div_ceil(ROOM_UNIT);
-        let has = room.num_permits();
-        if units < has {
-            drop(room.split(has - units));
-        } else if let Ok(more) = u32::try_from(units - has)
-            && let Ok(more) = self.answers.clone().try_acquire_many_owned(more)
-        {
-            room.merge(more);
-        }
-    }
+/// A reader that was opened, and what came of it at once.
+struct Begun {
+    reader: Arc<Reader>,
+    waiter: Waiter,
+    not_ready: Vec<Flow>,
+    /// The first pass, where there was room for it; `None` in it when plugins are paused.
+    first: Option<Option<(bool, Gathered)>>,
+    started: Instant,
 }
 
 /// Hands out events.
@@ -164,13 +90,9 @@ pub(super) async fn get(dispatcher: Arc<Dispatcher>, request: GetRequest) -> Res
     if request.is_paused() {
         return Ok(request.paused());
     }
-    let (reader, not_ready) = request.clone().open(request.params.reset).await?;
-    let labels = [request.params.name.as_str(), request.params.model.as_str()];
-    request.dispatcher.metrics.event_fetch_requests.inc(labels);
-    let waiting = i64::try_from(not_ready.len()).unwrap_or(0);
-    let gauge = request.dispatcher.metrics.consume_not_ready.at([&request.params.name, &request.params.version]);
-    gauge.set(waiting);
-    let Some(gathered) = request.clone().gather(reader, beginnings).await? else { return Ok(request.paused()) };
+    let begun = request.clone().begin().await?;
+    let not_ready = begun.not_ready.clone();
+    let Some(gathered) = request.clone().gather(begun, beginnings).await? else { return Ok(request.paused()) };
     let (tasks, gathered) = request.clone().open_tasks(gathered).await?;
     Ok(request.answer(gathered, tasks, &not_ready))
 }
@@ -208,23 +130,40 @@ fn refusal(error: ReaderError) -> GetError {
 }
 
 impl Gather {
-    /// The reader of this plugin key, with its positions fixed; on `reset` a new one whose groups start afresh.
-    async fn open(self: Arc<Self>, reset: bool) -> Result<(Arc<Reader>, Vec<Flow>), GetError> {
+    /// Opens the reader and makes the first pass, all in one go where there is room for that: each thread that is waited
+    /// for costs as much as a few events.
+    async fn begin(self: Arc<Self>) -> Result<Begun, GetError> {
+        let place = self.dispatcher.memory.place_now();
         blocking(move || {
-            let Self { dispatcher, params, .. } = self.as_ref();
-            let now_ms = dispatcher.now_ms();
-            let wanted = || subscriptions(params, &dispatcher.options.topic_prefix);
-            let (reader, old) = dispatcher.readers.get(PluginKey::of(params), wanted, now_ms, reset);
-            if let Some(old) = old {
-                old.close();
-            }
-            if reset {
-                reader.forget_groups()?;
-            }
-            let not_ready = self.open_reader(&reader, now_ms)?;
-            Ok((reader, not_ready))
+            let (reader, waiter, not_ready) = self.open(self.params.reset)?;
+            let GetParams { name, version, model, count, .. } = &self.params;
+            let metrics = &self.dispatcher.metrics;
+            metrics.event_fetch_requests.inc([name, model.as_str()]);
+            metrics.consume_not_ready.at([name, version]).set(i64::try_from(not_ready.len()).unwrap_or(0));
+            let started = Instant::now();
+            let room = self.dispatcher.options.fetch_max_bytes;
+            let first = place.map(|place| self.pass(&reader, *count, room, place)).transpose()?;
+            Ok(Begun { reader, waiter, not_ready, first, started })
         })
         .await
+    }
+
+    /// The reader of this plugin key, with its positions fixed, and something to wait on for what it reads; on `reset` a
+    /// new one whose groups start afresh.
+    fn open(&self, reset: bool) -> Result<(Arc<Reader>, Waiter, Vec<Flow>), ReaderError> {
+        let Self { dispatcher, params, .. } = self;
+        let now_ms = dispatcher.now_ms();
+        let wanted = || subscriptions(params, &dispatcher.options.topic_prefix);
+        let (reader, old) = dispatcher.readers.get(PluginKey::of(params), wanted, now_ms, reset);
+        if let Some(old) = old {
+            old.close();
+        }
+        if reset {
+            reader.forget_groups()?;
+        }
+        let not_ready = self.open_reader(&reader, now_ms)?;
+        let waiter = self.watch(&reader)?;
+        Ok((reader, waiter, not_ready))
     }
 
     fn open_reader(&self, reader: &Reader, now_ms: i64) -> Result<Vec<Flow>, ReaderError> {
@@ -248,18 +187,16 @@ impl Gather {
     /// The answer to a task consumer while plugins are paused (6.4).
     fn paused(&self) -> GetAnswer {
         let info = Info { filters: &FilterCounts::default(), fetched: 0, not_ready: &[], paused: true };
-        let body = if self.params.avro { model::avro_bulk_of(&[]) } else { events_json(&[]) };
-        multipart(&info, body, None)
+        multipart(&info, self.params.avro, Vec::new(), None)
     }
 
     /// Writes down the tasks that are about to be handed out.
     async fn open_tasks(self: Arc<Self>, gathered: Gathered) -> Result<(Option<HandedOut>, Gathered), GetError> {
-        if !self.makes_tasks() || gathered.events.is_empty() {
+        if gathered.tasks.is_empty() {
             return Ok((None, gathered));
         }
         blocking(move || {
-            let now_ms = self.dispatcher.now_ms();
-            let tasks = self.dispatcher.open_tasks(&gathered.events, &self.params, now_ms);
+            let tasks = self.dispatcher.open_tasks(&gathered.tasks);
             let tasks = tasks.map_err(|error| ReaderError::Commit(CommitOffsetsError::Append(error)))?;
             Ok((tasks, gathered))
         })
@@ -269,50 +206,61 @@ impl Gather {
     /// The loop of events.md 5.4, with wake-ups in place of polls. `None` when plugins are paused.
     async fn gather(
         self: Arc<Self>,
-        mut reader: Arc<Reader>,
+        begun: Begun,
         mut beginnings: watch::Receiver<u64>,
     ) -> Result<Option<Gathered>, GetError> {
-        let started = Instant::now();
+        let Begun { mut reader, mut waiter, mut first, started, .. } = begun;
         let no_wait = self.params.deadline.is_zero();
         let end = started + if no_wait { SWEEP } else { self.params.deadline };
         let mut gathered = Gathered::nothing(Taken::nothing(&reader));
-        let mut waiter = self.watch(&reader).await?;
         loop {
-            let wanted = self.params.count - gathered.encoded.len();
-            let room = self.dispatcher.options.fetch_max_bytes.saturating_sub(gathered.bytes);
-            if wanted == 0 || room == 0 {
-                break;
-            }
-            if reader.is_closed() {
-                // Somebody reset it. What it gave is handed out; else the new one is waited for.
-                if !gathered.taken.is_empty() {
-                    break;
+            let passed = match first.take() {
+                Some(passed) => passed,
+                None => {
+                    let wanted = self.params.count - gathered.count;
+                    let room = self.dispatcher.options.fetch_max_bytes.saturating_sub(gathered.bytes);
+                    if wanted == 0 || room == 0 {
+                        break;
+                    }
+                    if reader.is_closed() {
+                        // Somebody reset it. What it gave is handed out; else the new one is waited for.
+                        if !gathered.taken.is_empty() {
+                            break;
+                        }
+                        let this = self.clone();
+                        (reader, waiter, _) = blocking(move || this.open(false)).await?;
+                        gathered.taken = Taken::nothing(&reader);
+                    }
+                    let Some(place) = self.room(&gathered).await? else { break };
+                    let (this, source) = (self.clone(), reader.clone());
+                    blocking(move || this.pass(&source, wanted, room, place)).await?
                 }
-                reader = self.clone().open(false).await?.0;
-                gathered.taken = Taken::nothing(&reader);
-                waiter = self.watch(&reader).await?;
-            }
-            let Some(place) = self.room(&gathered).await? else { break };
-            let (this, source) = (self.clone(), reader.clone());
-            let Some((found, pass)) = blocking(move || this.pass(&source, wanted, room, place)).await? else {
-                if gathered.encoded.is_empty() {
+            };
+            let Some((found, pass)) = passed else {
+                if gathered.taken.is_empty() {
                     return Ok(None);
                 }
+                // What was left out so far is done with, and some of it was replayed: it is told of, not given back.
+                gathered.paused = gathered.count == 0;
                 break;
             };
             gathered.add(pass);
             let over = Instant::now() >= end;
+            if gathered.count >= self.params.count {
+                break;
+            }
             if found && !over {
                 continue;
             }
             if no_wait || over {
                 break;
             }
-            if !self.wait(&waiter, &mut beginnings, end, !gathered.encoded.is_empty()).await? {
+            if !self.wait(&waiter, &mut beginnings, end, gathered.count > 0).await? {
                 break;
             }
             if !reader.is_current() {
-                waiter = self.watch(&reader).await?;
+                let (this, source) = (self.clone(), reader.clone());
+                waiter = blocking(move || this.watch(&source)).await?;
             }
         }
         self.dispatcher.metrics.consume_duration.observe(["read_from_kafka"], started.elapsed());
@@ -321,7 +269,7 @@ impl Gather {
 
     /// Room for what the next pass takes; `None` when there is none and the request has something already.
     async fn room(&self, gathered: &Gathered) -> Result<Option<Place>, GetError> {
-        let nothing_yet = gathered.encoded.is_empty();
+        let nothing_yet = gathered.count == 0;
         let wait = if nothing_yet { ROOM_WAIT } else { Duration::ZERO };
         match self.dispatcher.memory.place(wait).await {
             None if nothing_yet => Err(GetError::Overloaded { retry_after: RETRY_AFTER }),
@@ -331,14 +279,13 @@ impl Gather {
 
     /// Something to wait on for every topic there is to read: none is made or deleted unseen between looking for topics
     /// and waiting for them.
-    async fn watch(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Waiter, GetError> {
+    fn watch(&self, reader: &Reader) -> Result<Waiter, ReaderError> {
         loop {
             let waiter = self.dispatcher.broker.waiter(reader.partitions().into_iter());
             if reader.is_current() {
                 return Ok(waiter);
             }
-            let (this, source) = (self.clone(), reader.clone());
-            blocking(move || this.open_reader(&source, this.dispatcher.now_ms())).await?;
+            self.open_reader(reader, self.dispatcher.now_ms())?;
         }
     }
 
@@ -384,7 +331,7 @@ impl Gather {
         }
         let Dispatcher { metrics, caches, purges, .. } = self.dispatcher.as_ref();
         let started = Instant::now();
-        let mut fetched = self.decode(candidates, &mut gathered.counts);
+        let mut items = self.decode(&candidates, &mut gathered.counts);
         metrics.consume_duration.observe(["upgrade_event"], started.elapsed());
         let started = Instant::now();
         let now_ms = self.dispatcher.now_ms();
@@ -397,36 +344,64 @@ impl Gather {
         let asking = duplicates.and_then(|d| Asking::new(d, metrics, (&self.params, rewind), &earlier));
         let purged = self.dispatcher.for_consumer(&self.params, self.task, now_ms, |consumer| {
             let consumer = Consumer { duplicates: asking.as_ref(), ..*consumer };
-            filter::consume(&mut fetched, |(event, _)| event, &consumer, &mut gathered.counts)
+            filter::consume(&mut items, |item| &item.event, &consumer, &mut gathered.counts)
         });
         drop(asking);
         self.bury(purged, &mut gathered.counts, now_ms);
-        gathered.events = fetched.into_iter().map(|(event, _)| event).collect();
         if self.makes_tasks() {
-            self.replay(&mut gathered, &mut place, now_ms);
-            self.raise_dequeued(&mut gathered, now_ms / 1000);
+            self.replay(&mut items, &mut gathered.counts, &mut place, now_ms);
+            self.raise_dequeued(&mut items, &mut gathered.counts, now_ms / 1000);
         }
         if duplicates.is_some() {
-            earlier.extend(duplicates::marks((&self.params, rewind), &gathered.events));
+            earlier.extend(duplicates::marks((&self.params, rewind), items.iter().map(|item| &item.event)));
         }
         drop(earlier);
         metrics.consume_duration.observe(["run_pipelines"], started.elapsed());
-        let encode = if self.params.avro { model::encode_avro } else { model::to_json };
-        gathered.encoded = gathered.events.iter().map(encode).collect();
-        if !self.makes_tasks() {
-            gathered.events = Vec::new();
+        gathered.count = items.len();
+        let encoded = self.encode(&items);
+        gathered.bytes = encoded.len();
+        if gathered.count > 0 {
+            gathered.parts.push(encoded);
         }
-        gathered.bytes = gathered.encoded.iter().map(Vec::len).sum();
+        if self.makes_tasks() {
+            let task = |item: Item<'_>| OpenTask::of(item.event, &self.params, now_ms);
+            gathered.tasks = items.into_iter().filter_map(task).collect();
+        }
         self.dispatcher.memory.fit(&mut place.room, gathered.bytes);
         gathered.room = Some(place.room);
         Ok(Some((true, gathered)))
     }
 
+    /// The events as they go out, one behind the other; JSON with what the events part begins with.
+    fn encode(&self, items: &[Item<'_>]) -> Vec<u8> {
+        let stored: usize = items.iter().map(|item| item.candidate.value.len()).sum();
+        // JSON is longer by the names of its members.
+        let capacity = if self.params.avro { stored } else { stored + stored / 4 * 3 };
+        let mut out = Vec::with_capacity(capacity + EVENTS_HEAD.len() + EVENTS_TAIL.len());
+        if self.params.avro {
+            for item in items {
+                match item.plain {
+                    true => out.extend_from_slice(&item.candidate.value),
+                    false => model::write_avro(&item.event, &mut out),
+                }
+            }
+            return out;
+        }
+        out.extend_from_slice(EVENTS_HEAD);
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            model::write_json(&item.event, &mut out);
+        }
+        out
+    }
+
     /// Sees to the tombstones of purged events and counts them (6.6).
-    fn bury(&self, purged: Vec<((Event, Candidate), PurgeKind)>, counts: &mut FilterCounts, now_ms: i64) {
+    fn bury(&self, purged: Vec<(Item<'_>, PurgeKind)>, counts: &mut FilterCounts, now_ms: i64) {
         let total = u64::try_from(purged.len()).unwrap_or(u64::MAX);
-        let record = |((event, candidate), kind): ((Event, Candidate), PurgeKind)| {
-            let Candidate { key, partition, offset, .. } = candidate;
+        let record = |(Item { event, candidate, .. }, kind): (Item<'_>, PurgeKind)| {
+            let Candidate { key, partition, offset, .. } = candidate.clone();
             // Under another record key than its own, other events may lie.
             let for_good = kind == PurgeKind::Id && key.as_deref() == Some(event.kafka_key().as_bytes());
             Purged { partition, offset, key, for_good }
@@ -449,15 +424,15 @@ impl Gather {
     }
 
     /// Decodes what was taken; records that are no events of their topic's model are counted (design.md 16).
-    fn decode(&self, candidates: Vec<Candidate>, counts: &mut FilterCounts) -> Vec<(Event, Candidate)> {
-        let mut events = Vec::with_capacity(candidates.len());
+    fn decode<'a>(&self, candidates: &'a [Candidate], counts: &mut FilterCounts) -> Vec<Item<'a>> {
+        let mut items = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let Some(model) = candidate.model else {
                 counts.add(UNDECODABLE);
                 continue;
             };
-            match model::decode_avro(model, &candidate.value) {
-                Ok(event) => events.push((event, candidate)),
+            match model::look_avro(model, &candidate.value) {
+                Ok((event, plain)) => items.push(Item { event, candidate, plain }),
                 Err(error) => {
                     counts.add(UNDECODABLE);
                     let what = format!("a record is no {model} event");
@@ -465,93 +440,119 @@ impl Gather {
                 }
             }
         }
-        events
+        items
     }
 
     /// Answers tasks with what the same plugin made of the same bytes before (5.5.7).
-    fn replay(&self, gathered: &mut Gathered, place: &mut Place, now_ms: i64) {
+    fn replay(&self, items: &mut Vec<Item<'_>>, counts: &mut FilterCounts, place: &mut Place, now_ms: i64) {
         let Some(replayer) = Replayer::new(&self.dispatcher, &self.params, now_ms) else { return };
         let started = Instant::now();
-        let Gathered { events, counts, .. } = gathered;
-        if events.iter().any(|event| replayer.knows(event)) {
+        let known = items.iter().enumerate().filter(|(_, item)| replayer.knows(&item.event));
+        let owned = known.filter_map(|(index, item)| {
+            Some((index, model::decode_avro(Model::Binary, &item.candidate.value).ok()?))
+        });
+        let (indices, events): (Vec<usize>, Vec<Event>) = owned.unzip();
+        if !events.is_empty() {
             let failed = |event: &Event, error: &NotReplayed| {
                 self.log(replay::STAGE, "the task is handed out instead", &error.to_string(), || Excerpt::of(event));
             };
-            let mut answered = place.without_turn(|| replayer.answer(events, failed)).into_iter();
-            events.retain(|_| {
-                let answered = answered.next().unwrap_or(false);
-                if answered {
-                    counts.add(REPLAYED);
-                }
-                !answered
-            });
+            let answered = place.without_turn(|| replayer.answer(&events, failed));
+            let answered: HashSet<usize> =
+                indices.into_iter().zip(answered).filter_map(|(index, answered)| answered.then_some(index)).collect();
+            let mut index = 0..;
+            items.retain(|_| !index.next().is_some_and(|index| answered.contains(&index)));
+            answered.iter().for_each(|_| counts.add(REPLAYED));
         }
         self.dispatcher.metrics.consume_pipelines_duration.observe([replay::STAGE], started.elapsed());
     }
 
     /// Marks events as tasks (5.5.8).
-    fn raise_dequeued(&self, gathered: &mut Gathered, now_secs: i64) {
+    fn raise_dequeued(&self, items: &mut Vec<Item<'_>>, counts: &mut FilterCounts, now_secs: i64) {
         let GetParams { name, version, .. } = &self.params;
-        let counts = &mut gathered.counts;
-        gathered.events.retain_mut(|event| match event {
-            Event::Binary(binary) if binary.kafka_key.is_empty() => {
+        items.retain_mut(|Item { event, plain, .. }| match event {
+            EventOf::Binary(binary) if binary.kafka_key.is_empty() => {
                 counts.add(NO_ID);
                 false
             }
-            Event::Binary(binary) => {
-                binary.dequeued = format!("{}.{name}.{version}.{now_secs}", binary.kafka_key);
+            EventOf::Binary(binary) => {
+                binary.dequeued = Cow::Owned(format!("{}.{name}.{version}.{now_secs}", binary.kafka_key));
+                *plain = false;
                 true
             }
-            Event::Delete(_)
-            | Event::Download(_)
-            | Event::Insert(_)
-            | Event::Plugin(_)
-            | Event::Retrohunt(_)
-            | Event::Status(_) => true,
+            EventOf::Delete(_)
+            | EventOf::Download(_)
+            | EventOf::Insert(_)
+            | EventOf::Plugin(_)
+            | EventOf::Retrohunt(_)
+            | EventOf::Status(_) => true,
         });
     }
 
     fn answer(&self, gathered: Gathered, tasks: Option<HandedOut>, not_ready: &[Flow]) -> GetAnswer {
         let started = Instant::now();
-        let Gathered { encoded, counts, taken, room, .. } = gathered;
+        let Gathered { count: fetched, parts, counts, taken, room, paused, .. } = gathered;
         let metrics = &self.dispatcher.metrics;
         let labels = [self.params.name.as_str(), self.params.model.as_str()];
-        let fetched = encoded.len();
         metrics.events_fetched.add(labels, u64::try_from(fetched).unwrap_or(0));
         metrics.events_filtered.add(labels, counts.total());
         for (key, count) in counts.iter() {
             metrics.consume_pipelines_removed.add([key.stage], count);
         }
-        let info = Info { filters: &counts, fetched, not_ready, paused: false };
-        let body = match self.params.avro {
-            true => model::avro_bulk_of(&encoded),
-            false => events_json(&encoded),
-        };
+        let not_ready = if paused { &[] } else { not_ready };
+        let info = Info { filters: &counts, fetched, not_ready, paused };
         let marks = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
         let (marks, dispatcher) = (marks.into_iter().collect(), self.dispatcher.clone());
-        let answer = multipart(
-            &info,
-            body,
-            Some(DeliveryGuard::new(Positions { taken, tasks, marks, dispatcher, _room: room })),
-        );
+        let delivery = DeliveryGuard::new(Positions { taken, tasks, marks, dispatcher, _room: room });
+        let answer = multipart(&info, self.params.avro, parts, Some(delivery));
         metrics.consume_duration.observe(["metadata"], started.elapsed());
         answer
     }
 }
 
-fn multipart(info: &Info<'_>, body: Vec<u8>, delivery: Option<DeliveryGuard>) -> GetAnswer {
-    let Multipart { content_type, head, tail } = Multipart::new(&info.to_json(), &body, super::random_bytes);
-    GetAnswer { content_type, body: vec![Bytes::from(head), Bytes::from(body), Bytes::from(tail)], delivery }
+/// The answer with these parts of events in it, each as [`Gather::encode`] makes it.
+fn multipart(info: &Info<'_>, avro: bool, mut parts: Vec<Vec<u8>>, delivery: Option<DeliveryGuard>) -> GetAnswer {
+    if !avro {
+        match parts.last_mut() {
+            Some(last) => last.extend_from_slice(EVENTS_TAIL),
+            None => parts.push([EVENTS_HEAD, EVENTS_TAIL].concat()),
+        }
+    }
+    // No boundary lies across parts: it is made of digits and letters, and they end with `}` or begin with the version of
+    // an event.
+    let pieces: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let Multipart { content_type, mut head, mut tail } = Multipart::new(&info.to_json(), &pieces, super::random_bytes);
+    if avro {
+        head.extend_from_slice(&model::avro_bulk_head(info.fetched));
+        tail.splice(..0, model::AVRO_BULK_TAIL.iter().copied());
+    }
+    let mut body = vec![Bytes::from(head)];
+    for (index, part) in parts.into_iter().map(Bytes::from).enumerate() {
+        let goes_on = !avro && index > 0;
+        body.extend(goes_on.then_some(Bytes::from_static(b",")));
+        body.push(if goes_on { part.slice(EVENTS_HEAD.len().min(part.len())..) } else { part });
+    }
+    body.push(Bytes::from(tail));
+    GetAnswer { content_type, body, delivery }
 }
 
 impl Gathered {
     fn nothing(taken: Taken) -> Self {
-        Self { events: Vec::new(), encoded: Vec::new(), bytes: 0, counts: FilterCounts::default(), taken, room: None }
+        Self {
+            tasks: Vec::new(),
+            count: 0,
+            parts: Vec::new(),
+            bytes: 0,
+            counts: FilterCounts::default(),
+            taken,
+            room: None,
+            paused: false,
+        }
     }
 
     fn add(&mut self, pass: Gathered) {
-        self.events.extend(pass.events);
-        self.encoded.extend(pass.encoded);
+        self.tasks.extend(pass.tasks);
+        self.count += pass.count;
+        self.parts.extend(pass.parts);
         self.bytes += pass.bytes;
         for (key, count) in pass.counts.iter() {
             (0..count).for_each(|_| self.counts.add(key));
@@ -589,57 +590,5 @@ impl Delivery for Positions {
 
     fn on_lost(self: Box<Self>) {
         drop(self);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SOON: Duration = Duration::from_millis(20);
-
-    #[tokio::test]
-    async fn who_lacks_room_is_noticed_by_those_who_have_some() {
-        let memory = Memory::new(PASS_ROOM);
-        let mut first = memory.place(Duration::ZERO).await.unwrap();
-        assert!(memory.place(Duration::ZERO).await.is_none(), "all of it is taken");
-        let (second, ()) = tokio::join!(memory.place(ROOM_WAIT), async {
-            memory.is_short().await;
-            memory.fit(&mut first.room, 10);
-            drop(first);
-        });
-        assert!(second.is_some());
-        assert!(tokio::time::timeout(SOON, memory.is_short()).await.is_err(), "nobody waits any more");
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nobody_waits_for_the_turn_of_who_waits_for_a_disk() {
-        let memory = Memory::new(PASS_ROOM);
-        let turns = || memory.passes.available_permits();
-        let (all, mut place) = (turns(), memory.place(Duration::ZERO).await.unwrap());
-        assert_eq!(turns(), all - 1);
-        tokio::task::block_in_place(|| place.without_turn(|| assert_eq!(turns(), all)));
-        assert_eq!(turns(), all - 1, "it goes on with one");
-        drop(place);
-        assert_eq!(turns(), all);
-    }
-
-    #[tokio::test]
-    async fn room_is_fitted_to_what_came_of_it_and_comes_back() {
-        let memory = Memory::new(2 * PASS_ROOM);
-        let units = || memory.answers.available_permits();
-        let all = units();
-        let mut place = memory.place(Duration::ZERO).await.unwrap();
-        memory.fit(&mut place.room, 3 * ROOM_UNIT);
-        assert_eq!(all - units(), 3);
-        memory.fit(&mut place.room, PASS_ROOM + ROOM_UNIT);
-        assert_eq!(all - units(), PASS_ROOM / ROOM_UNIT + 1);
-        memory.fit(&mut place.room, 3 * PASS_ROOM);
-        assert_eq!(all - units(), PASS_ROOM / ROOM_UNIT + 1, "what does not fit goes without");
-        drop(place);
-        assert_eq!(units(), all);
-        let _held = memory.place(ROOM_WAIT).await.unwrap();
-        let _other = memory.place(ROOM_WAIT).await.unwrap();
-        assert!(memory.place(SOON).await.is_none(), "it is waited for, and not for ever");
     }
 }

@@ -6,6 +6,7 @@ pub mod answer;
 pub(crate) mod batches;
 pub mod caches;
 pub mod consume;
+mod fetch_memory;
 pub mod filter;
 pub mod follower;
 pub mod hub;
@@ -125,7 +126,7 @@ pub struct Dispatcher {
     caches: caches::Caches,
     readers: Readers,
     waiting: tokio::sync::Semaphore,
-    memory: consume::Memory,
+    memory: fetch_memory::Memory,
     stopping: CancellationToken,
     purges: Follower<PurgeOrders>,
     burial: Arc<Burial>,
@@ -192,7 +193,7 @@ impl Dispatcher {
         };
         let readers = Readers::new(context, options.max_readers);
         let waiting = tokio::sync::Semaphore::new(options.max_waiting);
-        let memory = consume::Memory::new(options.fetch_memory);
+        let memory = fetch_memory::Memory::new(options.fetch_memory);
         let stopping = CancellationToken::new();
         let system = |model: Model| topic::system_topic(&options.topic_prefix, model.as_str());
         let purges = Follower::new(broker.clone(), system(Model::Delete), metrics.clone());

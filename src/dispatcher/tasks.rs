@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
-use super::model::{self, Author, BinaryEvent, Event, JsonText, Model, StatusEntity, StatusEvent, Timestamp};
+use super::model::{self, Author, Event, EventOf, Model, StatusEntity, StatusEvent, Text, Timestamp};
 use super::params::GetParams;
 use super::pipeline::ClosedTask;
 use super::publish;
@@ -64,21 +64,24 @@ pub struct OpenTask {
 
 impl OpenTask {
     /// The task of an event that is about to be handed out; `None` when it is none, or its id is too long.
-    fn of(event: &Event, params: &GetParams, now_ms: i64) -> Option<Self> {
-        let Event::Binary(binary) = event else { return None };
-        let id = binary.dequeued.clone();
+    pub(super) fn of<T: Text>(event: EventOf<T>, params: &GetParams, now_ms: i64) -> Option<Self> {
+        let EventOf::Binary(mut binary) = event else { return None };
+        let id = binary.dequeued.to_string();
         if id.is_empty() || id.len() > ID_MAX_BYTES {
             return None;
         }
-        let input = Event::Binary(Box::new(without_details(binary)));
+        // As statuses carry it.
+        binary.entity.features.clear();
+        binary.entity.datastreams.clear();
+        binary.entity.info = model::JsonTextOf::default();
         Some(Self {
             id,
             name: params.name.clone(),
             version: params.version.clone(),
-            sha256: binary.entity.sha256.clone(),
+            sha256: binary.entity.sha256.to_string(),
             since_ms: now_ms,
             heard_ms: now_ms,
-            event: model::encode_avro(&input).into(),
+            event: model::encode_avro(&EventOf::Binary(binary)).into(),
         })
     }
 
@@ -119,15 +122,6 @@ impl OpenTask {
         event.set_kafka_key(key);
         Some(event)
     }
-}
-
-/// The event as statuses carry it.
-fn without_details(binary: &BinaryEvent) -> BinaryEvent {
-    let mut input = binary.clone();
-    input.entity.features = Vec::new();
-    input.entity.datastreams = Vec::new();
-    input.entity.info = JsonText::default();
-    input
 }
 
 fn key(id: &str) -> Vec<u8> {
@@ -308,19 +302,13 @@ impl Ends {
 }
 
 impl Dispatcher {
-    /// Writes down the tasks that `events` become. Blocks for one commit when there are any.
+    /// Writes down tasks whose events are about to be handed out. Blocks for one commit when there are any.
     ///
     /// # Durability
     /// On `Ok` they are durable.
     /// # Errors
     /// See [`AppendError`].
-    pub(super) fn open_tasks(
-        &self,
-        events: &[Event],
-        params: &GetParams,
-        now_ms: i64,
-    ) -> Result<Option<HandedOut>, AppendError> {
-        let tasks: Vec<OpenTask> = events.iter().filter_map(|event| OpenTask::of(event, params, now_ms)).collect();
+    pub(super) fn open_tasks(&self, tasks: &[OpenTask]) -> Result<Option<HandedOut>, AppendError> {
         if tasks.is_empty() {
             return Ok(None);
         }

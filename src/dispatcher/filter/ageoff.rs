@@ -2,24 +2,26 @@
 //!
 //! Contract events.md 3.1 and 5.5.1; the produce pipeline and the consume filters use the same check.
 
-use super::super::model::{BinaryEvent, Event, Timestamp};
+use super::super::model::{BinaryEventOf, EventOf, Text, Timestamp};
 use super::super::sources::Sources;
 
 /// Stage name in counts, metrics and 425 texts.
 pub const STAGE: &str = "PipelineAgeoff";
 
 /// Drops a binary, or a status by its input, whose source's expiry has passed at `now`.
-pub fn check(sources: &Sources, now: Timestamp, event: &Event) -> Option<&'static str> {
-    let of_binary = |binary: &BinaryEvent| expired(sources, now, binary).then_some("ageoff");
+pub fn check<T: Text>(sources: &Sources, now: Timestamp, event: &EventOf<T>) -> Option<&'static str> {
+    let of_binary = |binary: &BinaryEventOf<T>| expired(sources, now, binary).then_some("ageoff");
     match event {
-        Event::Binary(binary) => of_binary(binary),
-        Event::Status(status) => of_binary(&status.entity.input),
-        Event::Delete(_) | Event::Download(_) | Event::Insert(_) | Event::Plugin(_) | Event::Retrohunt(_) => None,
+        EventOf::Binary(binary) => of_binary(binary),
+        EventOf::Status(status) => of_binary(&status.entity.input),
+        EventOf::Delete(_) | EventOf::Download(_) | EventOf::Insert(_) | EventOf::Plugin(_) | EventOf::Retrohunt(_) => {
+            None
+        }
     }
 }
 
 /// Strictly `source.timestamp + expiry < now`; sources that are unknown or have no expiry never expire.
-fn expired(sources: &Sources, now: Timestamp, binary: &BinaryEvent) -> bool {
+fn expired<T: Text>(sources: &Sources, now: Timestamp, binary: &BinaryEventOf<T>) -> bool {
     let expiry_ms = sources.get(&binary.source.name).and_then(|source| source.expiry_ms);
     expiry_ms.is_some_and(|ms| nanos(binary.source.timestamp) + i128::from(ms) * 1_000_000 < nanos(now))
 }
@@ -30,7 +32,7 @@ fn nanos(time: Timestamp) -> i128 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::model::{DownloadEvent, StatusEvent};
+    use super::super::super::model::{BinaryEvent, DownloadEvent, Event, StatusEvent};
     use super::super::super::sources::SourcesConfig;
     use super::*;
 

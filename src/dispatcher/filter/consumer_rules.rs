@@ -2,7 +2,7 @@
 //!
 //! Contract events.md 5.5.4; the order of the rules is part of the contract, the first rejection counts.
 
-use super::super::model::{BinaryEvent, Datastream, Event};
+use super::super::model::{BinaryEventOf, DatastreamOf, EventOf, Text};
 use super::super::params::GetParams;
 use super::super::topic::Action;
 
@@ -13,37 +13,39 @@ const CONTENT: &str = "content";
 const ANY_LABEL: &str = "*";
 
 /// Drops a binary, or a status by what its input is, that the request did not ask for.
-pub fn check(params: &GetParams, event: &Event) -> Option<&'static str> {
+pub fn check<T: Text>(params: &GetParams, event: &EventOf<T>) -> Option<&'static str> {
     match event {
-        Event::Binary(binary) => origin(params, binary).or_else(|| streams(params, &binary.entity.datastreams)),
-        Event::Status(status) => origin(params, &status.entity.input),
-        Event::Delete(_) | Event::Download(_) | Event::Insert(_) | Event::Plugin(_) | Event::Retrohunt(_) => None,
+        EventOf::Binary(binary) => origin(params, binary).or_else(|| streams(params, &binary.entity.datastreams)),
+        EventOf::Status(status) => origin(params, &status.entity.input),
+        EventOf::Delete(_) | EventOf::Download(_) | EventOf::Insert(_) | EventOf::Plugin(_) | EventOf::Retrohunt(_) => {
+            None
+        }
     }
 }
 
 /// Steps 1 to 4: source, action, author.
-fn origin(params: &GetParams, binary: &BinaryEvent) -> Option<&'static str> {
-    if !params.sources.is_empty() && !params.sources.contains(&binary.source.name) {
+fn origin<T: Text>(params: &GetParams, binary: &BinaryEventOf<T>) -> Option<&'static str> {
+    if !params.sources.is_empty() && !params.sources.iter().any(|source| *source == *binary.source.name) {
         return Some("reject_source");
     }
-    let action_in = |actions: &[Action]| actions.iter().any(|action| action.as_str() == binary.action);
+    let action_in = |actions: &[Action]| actions.iter().any(|action| action.as_str() == &*binary.action);
     if !params.actions.is_empty() && !action_in(&params.actions) {
         return Some("reject_event_type");
     }
     if action_in(&params.deny_actions) {
         return Some("reject_event_type");
     }
-    (params.deny_self && binary.author.name == params.name).then_some("reject_self")
+    (params.deny_self && *binary.author.name == params.name).then_some("reject_self")
 }
 
 /// Steps 5 to 7: each stream in order, then what is missing.
 ///
 /// Hits count streams, not different labels, as upstream does: two `content` streams satisfy two wanted labels.
-fn streams(params: &GetParams, datastreams: &[Datastream]) -> Option<&'static str> {
+fn streams<T: Text>(params: &GetParams, datastreams: &[DatastreamOf<T>]) -> Option<&'static str> {
     let mut hits = 0_usize;
     let mut content_seen = false;
     for stream in datastreams {
-        if stream.label == CONTENT {
+        if &*stream.label == CONTENT {
             content_seen = true;
             if let Some(reason) = content_size(params, stream.size) {
                 return Some(reason);
@@ -71,8 +73,8 @@ fn content_size(params: &GetParams, size_bytes: u64) -> Option<&'static str> {
     params.over_content_size.is_some_and(|least| size_bytes < least).then_some("reject_content_too_small")
 }
 
-fn label_and_format(params: &GetParams, stream: &Datastream) -> Option<&'static str> {
-    let Some(prefixes) = params.streams.get(&stream.label).or_else(|| params.streams.get(ANY_LABEL)) else {
+fn label_and_format<T: Text>(params: &GetParams, stream: &DatastreamOf<T>) -> Option<&'static str> {
+    let Some(prefixes) = params.streams.get(&*stream.label).or_else(|| params.streams.get(ANY_LABEL)) else {
         return Some("reject_stream");
     };
     let fits = prefixes.is_empty() || prefixes.iter().any(|prefix| stream.file_format.starts_with(prefix));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use md5::{Digest, Md5};
 
-use super::super::model::{BinaryEvent, Event};
+use super::super::model::{BinaryEventOf, EventOf, Text};
 use super::super::params::GetParams;
 use crate::broker::Rewind;
 use crate::metrics::Metrics;
@@ -83,6 +83,11 @@ impl Duplicates {
         self.changed.swap(false, Ordering::Relaxed)
     }
 
+    /// What [`take_changed`](Self::take_changed) told of has not been saved after all.
+    pub fn still_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
     /// Writes down every mark.
     ///
     /// # Errors
@@ -138,8 +143,8 @@ impl<'a> Asking<'a> {
     }
 
     /// Drops what this consumer has, and what stands twice in this answer.
-    pub fn check(&self, event: &Event) -> Option<&'static str> {
-        let Event::Binary(binary) = event else { return None };
+    pub fn check<T: Text>(&self, event: &EventOf<T>) -> Option<&'static str> {
+        let EventOf::Binary(binary) = event else { return None };
         if passes(binary) {
             return None;
         }
@@ -158,25 +163,28 @@ impl<'a> Asking<'a> {
 }
 
 /// Events that are wanted again, whatever was handed out before. A redelivered task is among them.
-fn passes(binary: &BinaryEvent) -> bool {
+fn passes<T: Text>(binary: &BinaryEventOf<T>) -> bool {
     binary.flags.bypass_cache || binary.flags.expedite || binary.flags.retry || binary.retries > 0
 }
 
 /// The marks to leave once these events have been delivered.
-pub fn marks<'a>(consumer: (&'a GetParams, Rewind), events: &'a [Event]) -> impl Iterator<Item = Mark> + 'a {
-    let of = move |event: &'a Event| match event {
-        Event::Binary(binary) if !passes(binary) && !binary.kafka_key.is_empty() => {
+pub fn marks<'a, T: Text + 'a>(
+    consumer: (&'a GetParams, Rewind),
+    events: impl IntoIterator<Item = &'a EventOf<T>, IntoIter: 'a>,
+) -> impl Iterator<Item = Mark> + 'a {
+    let of = move |event: &'a EventOf<T>| match event {
+        EventOf::Binary(binary) if !passes(binary) && !binary.kafka_key.is_empty() => {
             Some(mark(consumer, &binary.kafka_key))
         }
-        Event::Binary(_)
-        | Event::Delete(_)
-        | Event::Download(_)
-        | Event::Insert(_)
-        | Event::Plugin(_)
-        | Event::Retrohunt(_)
-        | Event::Status(_) => None,
+        EventOf::Binary(_)
+        | EventOf::Delete(_)
+        | EventOf::Download(_)
+        | EventOf::Insert(_)
+        | EventOf::Plugin(_)
+        | EventOf::Retrohunt(_)
+        | EventOf::Status(_) => None,
     };
-    events.iter().filter(move |_| !consumer.0.debug).filter_map(of)
+    events.into_iter().filter(move |_| !consumer.0.debug).filter_map(of)
 }
 
 /// Lengths stand before the parts, so that no two consumers share a mark. The digest is the same in every release,
@@ -198,6 +206,7 @@ fn mark((params, rewind): (&GetParams, Rewind), kafka_key: &str) -> Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatcher::model::{BinaryEvent, Event};
     use crate::dispatcher::params::Limits;
 
     fn params(name: &str, version: &str, extra: &str) -> GetParams {

@@ -18,7 +18,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::labels::Labels;
-use super::model::{Event, Timestamp};
+use super::model::{Event, EventOf, Text, Timestamp};
 use super::params::GetParams;
 use super::purge::{PurgeKind, PurgeOrders};
 use super::sources::Sources;
@@ -97,12 +97,12 @@ pub struct Consumer<'a> {
 ///
 /// `event_of` finds the event inside an item. Nothing is allocated for events that pass. Returns those that have been
 /// purged, which the caller counts when it knows what became of their tombstones.
-pub fn consume<T>(
-    batch: &mut Vec<T>,
-    event_of: fn(&T) -> &Event,
+pub fn consume<I, T: Text>(
+    batch: &mut Vec<I>,
+    event_of: fn(&I) -> &EventOf<T>,
     consumer: &Consumer<'_>,
     counts: &mut FilterCounts,
-) -> Vec<(T, PurgeKind)> {
+) -> Vec<(I, PurgeKind)> {
     let mut purged = Vec::new();
     each_stage(consumer, |stage| {
         let started = Instant::now();
@@ -130,7 +130,7 @@ pub fn consume<T>(
 /// Every reason that the consumer would not get `event` for, in the order of the stages; nothing changes by asking.
 pub fn verdicts(event: &Event, consumer: &Consumer<'_>) -> Vec<FilterKey> {
     let mut keys = Vec::new();
-    each_stage(consumer, |stage| {
+    each_stage(consumer, |stage: Stage<'_, String>| {
         keys.extend(match stage {
             Stage::Check(stage, check) => check(event).map(|reason| FilterKey { stage, reason }),
             Stage::Purged(purges) => previously_deleted::check(purges, event).map(|_| previously_deleted::DELETED),
@@ -148,21 +148,21 @@ pub fn simulated(event: &Event, params: &GetParams) -> Option<FilterKey> {
 }
 
 /// Gives the reason to drop an event, if there is one.
-type Check<'a> = dyn Fn(&Event) -> Option<&'static str> + 'a;
+type Check<'a, T> = dyn Fn(&EventOf<T>) -> Option<&'static str> + 'a;
 
 /// One filter.
-enum Stage<'a> {
+enum Stage<'a, T: Text> {
     /// Drops what its check gives a reason for.
-    Check(&'static str, &'a Check<'a>),
+    Check(&'static str, &'a Check<'a, T>),
     /// Takes out what these orders name.
     Purged(&'a PurgeOrders),
 }
 
 /// The one list of stages, in the contract's order. Whatever remembers what it
 /// was asked, as [`Consumer::duplicates`] does, is left out by those who only want to know.
-fn each_stage(consumer: &Consumer<'_>, mut run: impl FnMut(Stage<'_>)) {
+fn each_stage<T: Text>(consumer: &Consumer<'_>, mut run: impl FnMut(Stage<'_, T>)) {
     let Consumer { params, task, sources, labels, purges, now, duplicates, metrics: _ } = *consumer;
-    let mut stage = |name, check: &Check<'_>| run(Stage::Check(name, check));
+    let mut stage = |name, check: &Check<'_, T>| run(Stage::Check(name, check));
     let depth_limit = if task { too_deep::TASK_LIMIT } else { too_deep::PASSIVE_LIMIT };
     let clearance = (!params.max_security.is_empty()).then(|| labels.clearance(&params.max_security));
     stage(ageoff::STAGE, &|event| ageoff::check(sources, now, event));
@@ -181,8 +181,12 @@ fn each_stage(consumer: &Consumer<'_>, mut run: impl FnMut(Stage<'_>)) {
     // the task of an event that passed.
 }
 
-fn take_purged<T>(batch: &mut Vec<T>, event_of: fn(&T) -> &Event, purges: &PurgeOrders) -> Vec<(T, PurgeKind)> {
-    let kind = |item: &T| previously_deleted::check(purges, event_of(item));
+fn take_purged<I, T: Text>(
+    batch: &mut Vec<I>,
+    event_of: fn(&I) -> &EventOf<T>,
+    purges: &PurgeOrders,
+) -> Vec<(I, PurgeKind)> {
+    let kind = |item: &I| previously_deleted::check(purges, event_of(item));
     let purged = batch.extract_if(.., |item| kind(item).is_some());
     purged.filter_map(|item| kind(&item).map(|kind| (item, kind))).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Contract events.md 6.6: dropped on both sides; what a reader meets gets a tombstone as well, which is the caller's.
 
-use super::super::model::Event;
+use super::super::model::{EventOf, Text};
 use super::super::purge::{PurgeKind, PurgeOrders};
 use super::FilterKey;
 
@@ -14,14 +14,14 @@ pub const DELETED: FilterKey = FilterKey { stage: STAGE, reason: "deleted" };
 pub const ERROR: FilterKey = FilterKey { stage: STAGE, reason: "error" };
 
 /// The kind of order that a binary event falls under; any other model passes.
-pub fn check(orders: &PurgeOrders, event: &Event) -> Option<PurgeKind> {
+pub fn check<T: Text>(orders: &PurgeOrders, event: &EventOf<T>) -> Option<PurgeKind> {
     match event {
-        Event::Binary(binary) => orders.find(binary),
-        Event::Delete(_)
-        | Event::Download(_)
-        | Event::Insert(_)
-        | Event::Plugin(_)
-        | Event::Retrohunt(_)
-        | Event::Status(_) => None,
+        EventOf::Binary(binary) => orders.find(binary),
+        EventOf::Delete(_)
+        | EventOf::Download(_)
+        | EventOf::Insert(_)
+        | EventOf::Plugin(_)
+        | EventOf::Retrohunt(_)
+        | EventOf::Status(_) => None,
     }
 }

@@ -4,18 +4,20 @@
 //! above.
 
 use super::super::labels::Clearance;
-use super::super::model::Event;
+use super::super::model::{EventOf, Text};
 
 /// Stage name in counts and metrics.
 pub const STAGE: &str = "FilterSecurity";
 
 /// Drops an event whose `source.security` the reader may not see. `clearance` is that of `max-security`; `None` when the
 /// request says nothing.
-pub fn check(clearance: Option<&Clearance<'_>>, event: &Event) -> Option<&'static str> {
+pub fn check<T: Text>(clearance: Option<&Clearance<'_>>, event: &EventOf<T>) -> Option<&'static str> {
     let source = match event {
-        Event::Binary(binary) => &binary.source,
-        Event::Download(download) => &download.source,
-        Event::Delete(_) | Event::Insert(_) | Event::Plugin(_) | Event::Retrohunt(_) | Event::Status(_) => return None,
+        EventOf::Binary(binary) => &binary.source,
+        EventOf::Download(download) => &download.source,
+        EventOf::Delete(_) | EventOf::Insert(_) | EventOf::Plugin(_) | EventOf::Retrohunt(_) | EventOf::Status(_) => {
+            return None;
+        }
     };
     let withheld = !source.security.is_empty() && clearance.is_some_and(|held| !held.allows(&source.security));
     withheld.then_some("max_security")
@@ -25,7 +27,7 @@ pub fn check(clearance: Option<&Clearance<'_>>, event: &Event) -> Option<&'stati
 mod tests {
     use super::super::super::labels::Labels;
     use super::super::super::labels::tests::contract_labels;
-    use super::super::super::model::{BinaryEvent, DownloadEvent, StatusEvent};
+    use super::super::super::model::{BinaryEvent, DownloadEvent, Event, StatusEvent};
     use super::*;
 
     fn dropped(max: &str, security: &str) -> [bool; 2] {

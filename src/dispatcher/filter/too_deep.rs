@@ -2,7 +2,7 @@
 //!
 //! Contract events.md 5.5.2.
 
-use super::super::model::Event;
+use super::super::model::{EventOf, Text};
 
 /// Stage name in counts and metrics.
 pub const STAGE: &str = "FilterTooDeep";
@@ -12,21 +12,21 @@ pub const TASK_LIMIT: usize = 10;
 pub const PASSIVE_LIMIT: usize = 11;
 
 /// Drops a binary with more than `limit` path nodes.
-pub fn check(limit: usize, event: &Event) -> Option<&'static str> {
+pub fn check<T: Text>(limit: usize, event: &EventOf<T>) -> Option<&'static str> {
     match event {
-        Event::Binary(binary) => (binary.source.path.len() > limit).then_some("too_deep"),
-        Event::Delete(_)
-        | Event::Download(_)
-        | Event::Insert(_)
-        | Event::Plugin(_)
-        | Event::Retrohunt(_)
-        | Event::Status(_) => None,
+        EventOf::Binary(binary) => (binary.source.path.len() > limit).then_some("too_deep"),
+        EventOf::Delete(_)
+        | EventOf::Download(_)
+        | EventOf::Insert(_)
+        | EventOf::Plugin(_)
+        | EventOf::Retrohunt(_)
+        | EventOf::Status(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::model::{BinaryEvent, DownloadEvent, PathNode, StatusEvent};
+    use super::super::super::model::{BinaryEvent, DownloadEvent, Event, PathNode, StatusEvent};
     use super::*;
 
     #[test]

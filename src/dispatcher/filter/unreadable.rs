@@ -3,19 +3,19 @@
 //! Contract models.md D10, design.md 14: they stay in the log, and only JSON answers leave them out, because one of
 //! them makes a strict client discard the whole answer.
 
-use super::super::model::{self, Event};
+use super::super::model::{self, EventOf, Text};
 
 /// Stage name in counts and metrics.
 pub const STAGE: &str = "AzuliteUnreadable";
 
 /// Drops an event that would break a typed reader of the JSON form.
-pub fn check(event: &Event) -> Option<&'static str> {
+pub fn check<T: Text>(event: &EventOf<T>) -> Option<&'static str> {
     model::unreadable(event).map(|unreadable| unreadable.reason)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::model::{BinaryEvent, JsonText, StatusEvent};
+    use super::super::super::model::{BinaryEvent, Event, JsonText, StatusEvent};
     use super::*;
 
     #[test]

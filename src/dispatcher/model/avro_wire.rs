@@ -1,9 +1,12 @@
 //! The Avro binary encoding of the types that events are made of; [`super::avro`] puts them in schema order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
-use super::json_text::JsonText;
+use super::json_text::JsonTextOf;
 use super::timestamp::Timestamp;
+use super::types::MODEL_VERSION;
 
 /// Why bytes are no event; `at` is a byte offset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,11 +29,19 @@ pub enum AvroError {
     NoEvents { bytes: usize },
 }
 
+/// Items that room is made for on the word of a count, at most.
+const ITEMS_AT_ONCE: usize = 32;
+
 /// A value with a fixed place in a schema.
-pub(super) trait Wire: Default {
+pub trait Wire {
+    /// Appends its bytes.
     fn write(&self, out: &mut Vec<u8>);
+}
+
+/// A value that is read from its place in a schema, and may borrow from the bytes there.
+pub(super) trait Wired<'a>: Wire + Default {
     /// Replaces `self`, which is the default value before.
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError>;
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), AvroError>;
 }
 
 /// Bytes being read with the schemas of one version.
@@ -39,11 +50,13 @@ pub(super) struct Reader<'a> {
     rest: &'a [u8],
     total: usize,
     version: u32,
+    /// Whether everything so far is as it would be written.
+    plain: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8], version: u32) -> Self {
-        Self { rest: bytes, total: bytes.len(), version }
+        Self { rest: bytes, total: bytes.len(), version, plain: version == MODEL_VERSION }
     }
 
     pub(super) fn version(&self) -> u32 {
@@ -52,6 +65,17 @@ impl<'a> Reader<'a> {
 
     pub(super) fn set_version(&mut self, version: u32) {
         self.version = version;
+    }
+
+    /// Whether what was read is, byte for byte, what writing it again would give.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The number of its model's version that an event begins with.
+    pub(super) fn event_version(&mut self) -> Result<(), AvroError> {
+        self.plain &= self.long()? == i64::from(MODEL_VERSION);
+        Ok(())
     }
 
     fn at(&self) -> usize {
@@ -87,6 +111,7 @@ impl<'a> Reader<'a> {
             }
             number |= bits << shift;
             if byte & 0x80 == 0 {
+                self.plain &= byte != 0 || shift == 0;
                 return Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
             }
         }
@@ -105,12 +130,15 @@ impl<'a> Reader<'a> {
     /// The blocks of an array or map, one call per item. Both layouts: a positive count, or a negative one followed by
     /// the length of the block. Every item takes at least a byte, so the bytes at hand bound the work.
     pub(super) fn blocks(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), AvroError>) -> Result<(), AvroError> {
+        let mut blocks = 0_u32;
         loop {
             let at = self.at();
             let count = self.long()?;
             if count == 0 {
                 return Ok(());
             }
+            blocks = blocks.saturating_add(1);
+            self.plain &= count > 0 && blocks == 1;
             let end = if count < 0 { Some(self.block_end()?) } else { None };
             for _ in 0..count.unsigned_abs() {
                 item(self)?;
@@ -121,6 +149,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How many items to make room for before the blocks of an array are read.
+    fn likely_items(&self) -> usize {
+        let count = self.clone().long().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        count.min(ITEMS_AT_ONCE).min(self.rest.len())
+    }
+
     fn block_end(&mut self) -> Result<usize, AvroError> {
         let at = self.at();
         let length = self.long()?;
@@ -128,9 +162,13 @@ impl<'a> Reader<'a> {
         end.filter(|end| *end <= self.total).ok_or(AvroError::BlockLength { at })
     }
 
-    fn string(&mut self) -> Result<String, AvroError> {
-        // Upstream's reader does not insist on UTF-8 either, and its JSON has U+FFFD in these places.
-        Ok(String::from_utf8_lossy(self.bytes()?).into_owned())
+    fn text(&mut self) -> Result<Cow<'a, str>, AvroError> {
+        let bytes = self.bytes()?;
+        Ok(std::str::from_utf8(bytes).map(Cow::Borrowed).unwrap_or_else(|_| {
+            // Upstream's reader does not insist on UTF-8 either, and its JSON has U+FFFD in these places.
+            self.plain = false;
+            String::from_utf8_lossy(bytes)
+        }))
     }
 }
 
@@ -158,19 +196,36 @@ impl Wire for String {
     fn write(&self, out: &mut Vec<u8>) {
         write_bytes(self.as_bytes(), out);
     }
+}
 
+impl Wired<'_> for String {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
-        *self = reader.string()?;
+        *self = reader.text()?.into_owned();
         Ok(())
     }
 }
 
-impl Wire for JsonText {
+impl Wire for Cow<'_, str> {
     fn write(&self, out: &mut Vec<u8>) {
         write_bytes(self.as_bytes(), out);
     }
+}
 
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
+impl<'a> Wired<'a> for Cow<'a, str> {
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), AvroError> {
+        *self = reader.text()?;
+        Ok(())
+    }
+}
+
+impl<B: Deref<Target = [u8]>> Wire for JsonTextOf<B> {
+    fn write(&self, out: &mut Vec<u8>) {
+        write_bytes(self.as_bytes(), out);
+    }
+}
+
+impl<'a, B: Deref<Target = [u8]> + Default + From<&'a [u8]>> Wired<'a> for JsonTextOf<B> {
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), AvroError> {
         *self = Self::new(reader.bytes()?);
         Ok(())
     }
@@ -181,7 +236,9 @@ impl Wire for u32 {
     fn write(&self, out: &mut Vec<u8>) {
         write_long(i64::from(*self), out);
     }
+}
 
+impl Wired<'_> for u32 {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
         let at = reader.at();
         let found = reader.long()?;
@@ -195,7 +252,9 @@ impl Wire for u64 {
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_be_bytes());
     }
+}
 
+impl Wired<'_> for u64 {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
         *self = Self::from_be_bytes(reader.fixed8()?);
         Ok(())
@@ -207,7 +266,9 @@ impl Wire for f64 {
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_le_bytes());
     }
+}
 
+impl Wired<'_> for f64 {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
         *self = Self::from_le_bytes(reader.fixed8()?);
         Ok(())
@@ -218,7 +279,9 @@ impl Wire for bool {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
     }
+}
 
+impl Wired<'_> for bool {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
         let at = reader.at();
         *self = match reader.byte()? {
@@ -235,14 +298,16 @@ impl Wire for Timestamp {
     fn write(&self, out: &mut Vec<u8>) {
         write_long(self.micros(), out);
     }
+}
 
+impl Wired<'_> for Timestamp {
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
         *self = Self::from_micros(reader.long()?);
         Ok(())
     }
 }
 
-impl Wire for BTreeMap<String, String> {
+impl<T: Wire + Ord> Wire for BTreeMap<T, T> {
     fn write(&self, out: &mut Vec<u8>) {
         if !self.is_empty() {
             write_length(self.len(), out);
@@ -253,13 +318,21 @@ impl Wire for BTreeMap<String, String> {
         }
         out.push(0);
     }
+}
 
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
+impl<'a, T: Wired<'a> + Ord> Wired<'a> for BTreeMap<T, T> {
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), AvroError> {
+        let mut sorted = true;
         reader.blocks(|reader| {
-            let key = reader.string()?;
-            self.insert(key, reader.string()?);
+            let (mut key, mut value) = (T::default(), T::default());
+            key.read(reader)?;
+            value.read(reader)?;
+            sorted &= self.last_key_value().is_none_or(|(last, _)| *last < key);
+            self.insert(key, value);
             Ok(())
-        })
+        })?;
+        reader.plain &= sorted;
+        Ok(())
     }
 }
 
@@ -273,8 +346,11 @@ impl<T: Wire> Wire for Vec<T> {
         }
         out.push(0);
     }
+}
 
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), AvroError> {
+impl<'a, T: Wired<'a>> Wired<'a> for Vec<T> {
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), AvroError> {
+        self.reserve(reader.likely_items());
         reader.blocks(|reader| {
             let mut item = T::default();
             item.read(reader)?;
@@ -345,6 +421,32 @@ mod tests {
         write_long(i64::MIN, &mut bytes);
         assert!(strings(&bytes).is_err());
         assert_eq!(Reader::new(&[1], 6).bytes(), Err(AvroError::Range { at: 0, found: -1 }));
+    }
+
+    fn is_plain<T: for<'a> Wired<'a>>(bytes: &[u8]) -> bool {
+        let (mut value, mut reader) = (T::default(), Reader::new(bytes, 6));
+        value.read(&mut reader).unwrap();
+        reader.finish().unwrap();
+        reader.is_plain()
+    }
+
+    #[test]
+    fn only_what_would_be_written_so_is_plain() {
+        assert!(is_plain::<u32>(&[0x80, 0x01]) && is_plain::<Vec<String>>(&[4, 2, b'a', 2, b'b', 0]));
+        assert!(!is_plain::<u32>(&[0x80, 0x81, 0x00]), "a longer number than needed");
+        assert!(!is_plain::<Vec<String>>(&[3, 8, 2, b'a', 2, b'b', 0]), "a block with its length");
+        assert!(!is_plain::<Vec<String>>(&[2, 2, b'a', 2, 2, b'b', 0]), "two blocks");
+        assert!(!is_plain::<String>(&[2, 0xff]), "no UTF-8");
+        type Map = BTreeMap<String, String>;
+        assert!(is_plain::<Map>(&[4, 2, b'a', 0, 2, b'b', 0, 0]));
+        assert!(!is_plain::<Map>(&[4, 2, b'b', 0, 2, b'a', 0, 0]), "out of order");
+        assert!(!is_plain::<Map>(&[4, 2, b'a', 0, 2, b'a', 0, 0]), "a name twice");
+        let mut older = Reader::new(&[12], 5);
+        older.event_version().unwrap();
+        assert!(!older.is_plain(), "read with the schemas of another version");
+        let mut inner = Reader::new(&[10], 6);
+        inner.event_version().unwrap();
+        assert!(!inner.is_plain(), "a version inside that would be written as 6");
     }
 
     #[test]

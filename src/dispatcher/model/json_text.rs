@@ -1,6 +1,7 @@
 //! Free-form JSON inside events: kept as its text, looked at only to tell what kind of value it is.
 
 use std::fmt;
+use std::ops::Deref;
 
 use serde::de::IgnoredAny;
 
@@ -12,9 +13,12 @@ pub const MAX_JSON_DEPTH: usize = 128;
 /// Text that came in JSON is valid JSON. Text that came in Avro is whatever the writer put there, so whoever needs
 /// it to be JSON asks [`super::unreadable`] first.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct JsonText(Vec<u8>);
+pub struct JsonTextOf<B>(B);
 
-/// What a [`JsonText`] holds.
+/// See [`JsonTextOf`].
+pub type JsonText = JsonTextOf<Vec<u8>>;
+
+/// What a [`JsonTextOf`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JsonKind {
     /// No text, or `null`.
@@ -24,16 +28,16 @@ pub(super) enum JsonKind {
     Other(&'static str),
 }
 
-/// Why a [`JsonText`] cannot be written into JSON.
+/// Why a [`JsonTextOf`] cannot be written into JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JsonFault {
     NotJson,
     TooDeep,
 }
 
-impl JsonText {
+impl<B: Deref<Target = [u8]>> JsonTextOf<B> {
     /// Takes the bytes as they are.
-    pub fn new(text: impl Into<Vec<u8>>) -> Self {
+    pub fn new(text: impl Into<B>) -> Self {
         Self(text.into())
     }
 
@@ -68,7 +72,7 @@ impl JsonText {
     }
 }
 
-impl fmt::Debug for JsonText {
+impl<B: Deref<Target = [u8]>> fmt::Debug for JsonTextOf<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JsonText({})", String::from_utf8_lossy(&self.0))
     }

@@ -1,34 +1,37 @@
 //! Writing events as JSON so that strict readers accept them (section 2, emit rules, and D1 to D3, D7).
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::ops::Deref;
 
-use super::json_text::{JsonKind, JsonText};
+use super::json_text::{JsonKind, JsonTextOf};
+use super::text::Text;
 use super::timestamp::Timestamp;
 use super::types::{
-    Author, BinaryEntity, BinaryEvent, Datastream, DeleteEntity, DeleteEvent, DownloadEntity, DownloadEvent, Event,
-    Feature, Flags, InsertEvent, MODEL_VERSION, PathNode, PluginEntity, PluginEvent, PluginFeature, RetrohuntEvent,
-    Source, StatusEntity, StatusEvent,
+    AuthorOf, BinaryEntityOf, BinaryEventOf, DatastreamOf, DeleteEntityOf, DeleteEventOf, DownloadEntityOf,
+    DownloadEventOf, EventOf, FeatureOf, Flags, InsertEventOf, MODEL_VERSION, PathNodeOf, PluginEntityOf,
+    PluginEventOf, PluginFeatureOf, RetrohuntEventOf, SourceOf, StatusEntityOf, StatusEventOf,
 };
 
 /// The event as JSON text.
 ///
 /// The text is always valid JSON. It satisfies the emit schema if and only if [`super::unreadable`] finds nothing.
-pub fn to_json(event: &Event) -> Vec<u8> {
+pub fn to_json<T: Text>(event: &EventOf<T>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     write_json(event, &mut out);
     out
 }
 
 /// Appends what [`to_json`] returns.
-pub fn write_json(event: &Event, out: &mut Vec<u8>) {
+pub fn write_json<T: Text>(event: &EventOf<T>, out: &mut Vec<u8>) {
     match event {
-        Event::Binary(event) => binary(event, out),
-        Event::Delete(event) => delete(event, out),
-        Event::Download(event) => download(event, out),
-        Event::Insert(event) => insert(event, out),
-        Event::Plugin(event) => plugin(event, out),
-        Event::Retrohunt(event) => retrohunt(event, out),
-        Event::Status(event) => status(event, out),
+        EventOf::Binary(event) => binary(event, out),
+        EventOf::Delete(event) => delete(event, out),
+        EventOf::Download(event) => download(event, out),
+        EventOf::Insert(event) => insert(event, out),
+        EventOf::Plugin(event) => plugin(event, out),
+        EventOf::Retrohunt(event) => retrohunt(event, out),
+        EventOf::Status(event) => status(event, out),
     }
 }
 
@@ -71,8 +74,7 @@ impl<'a> Object<'a> {
     }
 
     fn number(&mut self, name: &str, value: u64) {
-        let text = value.to_string();
-        self.name(name).extend_from_slice(text.as_bytes());
+        written(write!(self.name(name), "{value}"));
     }
 
     fn some_number(&mut self, name: &str, value: u64) {
@@ -88,11 +90,7 @@ impl<'a> Object<'a> {
     }
 
     fn time(&mut self, name: &str, value: Timestamp) {
-        let text = value.to_string();
-        let out = self.name(name);
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
+        written(write!(self.name(name), "\"{value}\""));
     }
 
     fn some_time(&mut self, name: &str, value: Timestamp) {
@@ -101,7 +99,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn some_map(&mut self, name: &str, value: &BTreeMap<String, String>) {
+    fn some_map<T: Text>(&mut self, name: &str, value: &BTreeMap<T, T>) {
         if value.is_empty() {
             return;
         }
@@ -136,18 +134,18 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn some_texts(&mut self, name: &str, values: &[String]) {
+    fn some_texts<T: Text>(&mut self, name: &str, values: &[T]) {
         self.some_list(name, values, |value, out| string(value, out));
     }
 
     /// Free-form JSON: left out when absent, `null`, or (in from Avro) not JSON at all.
-    fn some_json(&mut self, name: &str, value: &JsonText) {
+    fn some_json<B: Deref<Target = [u8]>>(&mut self, name: &str, value: &JsonTextOf<B>) {
         if let Ok(JsonKind::Object | JsonKind::Other(_)) = value.kind() {
             self.name(name).extend_from_slice(value.as_bytes());
         }
     }
 
-    fn head(&mut self, kafka_key: &str, timestamp: Timestamp, by: &Author) {
+    fn head<T: Text>(&mut self, kafka_key: &str, timestamp: Timestamp, by: &AuthorOf<T>) {
         self.number("model_version", u64::from(MODEL_VERSION));
         self.text("kafka_key", kafka_key);
         self.time("timestamp", timestamp);
@@ -157,10 +155,21 @@ impl<'a> Object<'a> {
 
 /// A JSON string, with only the escapes that JSON demands.
 fn string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("writing a string to a vector cannot fail");
+    // No early end: so the compiler looks at many bytes at once. Nearly all texts need no escapes.
+    let escapes = text.bytes().fold(false, |any, byte| any | (byte < b' ') | (byte == b'"') | (byte == b'\\'));
+    if escapes {
+        return serde_json::to_writer(out, text).expect("writing a string to a vector cannot fail");
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
-fn author(author: &Author, out: &mut Vec<u8>) {
+fn written(outcome: std::io::Result<()>) {
+    outcome.expect("writing to a vector cannot fail");
+}
+
+fn author<T: Text>(author: &AuthorOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("name", &author.name);
     object.some_text("version", &author.version);
@@ -169,7 +178,7 @@ fn author(author: &Author, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn path_node(node: &PathNode, out: &mut Vec<u8>) {
+fn path_node<T: Text>(node: &PathNodeOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     author(&node.author, object.name("author"));
     object.text("action", &node.action);
@@ -183,7 +192,7 @@ fn path_node(node: &PathNode, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn source(source: &Source, out: &mut Vec<u8>) {
+fn source<T: Text>(source: &SourceOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("name", &source.name);
     object.some_map("references", &source.references);
@@ -194,7 +203,7 @@ fn source(source: &Source, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn feature(feature: &Feature, out: &mut Vec<u8>) {
+fn feature<T: Text>(feature: &FeatureOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("name", &feature.name);
     object.text("value", &feature.value);
@@ -205,7 +214,7 @@ fn feature(feature: &Feature, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn datastream(stream: &Datastream, out: &mut Vec<u8>) {
+fn datastream<T: Text>(stream: &DatastreamOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.some_number("identify_version", u64::from(stream.identify_version));
     object.text("label", &stream.label);
@@ -224,7 +233,7 @@ fn datastream(stream: &Datastream, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn binary_entity(entity: &BinaryEntity, out: &mut Vec<u8>) {
+fn binary_entity<T: Text>(entity: &BinaryEntityOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("sha256", &entity.sha256);
     object.some_text("sha512", &entity.sha512);
@@ -251,7 +260,7 @@ fn flags(flags: Flags, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn binary(event: &BinaryEvent, out: &mut Vec<u8>) {
+fn binary<T: Text>(event: &BinaryEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     source(&event.source, object.name("source"));
@@ -266,14 +275,14 @@ fn binary(event: &BinaryEvent, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn status(event: &StatusEvent, out: &mut Vec<u8>) {
+fn status<T: Text>(event: &StatusEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     status_entity(&event.entity, object.name("entity"));
     object.close();
 }
 
-fn status_entity(entity: &StatusEntity, out: &mut Vec<u8>) {
+fn status_entity<T: Text>(entity: &StatusEntityOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     binary(&entity.input, object.name("input"));
     object.text("status", &entity.status);
@@ -287,7 +296,7 @@ fn status_entity(entity: &StatusEntity, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn download(event: &DownloadEvent, out: &mut Vec<u8>) {
+fn download<T: Text>(event: &DownloadEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     source(&event.source, object.name("source"));
@@ -296,7 +305,7 @@ fn download(event: &DownloadEvent, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn download_entity(entity: &DownloadEntity, out: &mut Vec<u8>) {
+fn download_entity<T: Text>(entity: &DownloadEntityOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("hash", &entity.hash);
     object.some_text("direct_url", &entity.direct_url);
@@ -308,7 +317,7 @@ fn download_entity(entity: &DownloadEntity, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn insert(event: &InsertEvent, out: &mut Vec<u8>) {
+fn insert<T: Text>(event: &InsertEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     let mut entity = Object::open(object.name("entity"));
@@ -322,14 +331,14 @@ fn insert(event: &InsertEvent, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn plugin(event: &PluginEvent, out: &mut Vec<u8>) {
+fn plugin<T: Text>(event: &PluginEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     plugin_entity(&event.entity, object.name("entity"));
     object.close();
 }
 
-fn plugin_entity(entity: &PluginEntity, out: &mut Vec<u8>) {
+fn plugin_entity<T: Text>(entity: &PluginEntityOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("name", &entity.name);
     object.some_text("version", &entity.version);
@@ -343,7 +352,7 @@ fn plugin_entity(entity: &PluginEntity, out: &mut Vec<u8>) {
 }
 
 /// No `tags`, always `desc` (D3).
-fn plugin_feature(feature: &PluginFeature, out: &mut Vec<u8>) {
+fn plugin_feature<T: Text>(feature: &PluginFeatureOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("name", &feature.name);
     object.text("type", &feature.feature_type);
@@ -351,7 +360,7 @@ fn plugin_feature(feature: &PluginFeature, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn retrohunt(event: &RetrohuntEvent, out: &mut Vec<u8>) {
+fn retrohunt<T: Text>(event: &RetrohuntEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     let is_json = matches!(event.entity.kind(), Ok(JsonKind::Object | JsonKind::Other(_)));
@@ -366,7 +375,7 @@ fn retrohunt(event: &RetrohuntEvent, out: &mut Vec<u8>) {
     object.close();
 }
 
-fn delete(event: &DeleteEvent, out: &mut Vec<u8>) {
+fn delete<T: Text>(event: &DeleteEventOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.head(&event.kafka_key, event.timestamp, &event.author);
     delete_entity(&event.entity, object.name("entity"));
@@ -375,7 +384,7 @@ fn delete(event: &DeleteEvent, out: &mut Vec<u8>) {
 }
 
 /// The parts that carry nothing stay out (D2); typed readers want both members of `author`.
-fn delete_entity(entity: &DeleteEntity, out: &mut Vec<u8>) {
+fn delete_entity<T: Text>(entity: &DeleteEntityOf<T>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.text("reason", &entity.reason);
     if !entity.submission.track_source_references.is_empty() || !entity.submission.timestamp.is_zero() {

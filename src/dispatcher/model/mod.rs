@@ -13,6 +13,7 @@ mod json_read;
 mod json_text;
 mod json_write;
 mod key;
+mod text;
 mod timestamp;
 mod types;
 mod valid;
@@ -20,18 +21,24 @@ mod valid;
 #[cfg(test)]
 mod tests;
 
-pub use avro::{avro_bulk_of, decode_avro, decode_avro_bulk, encode_avro, encode_avro_bulk};
-pub use avro_wire::AvroError;
+pub use avro::{
+    AVRO_BULK_TAIL, avro_bulk_head, decode_avro, decode_avro_bulk, encode_avro, encode_avro_bulk, look_avro, write_avro,
+};
+pub use avro_wire::{AvroError, Wire};
 pub use body::{BodyError, Element, decode_body_avro, decode_body_json, decode_event_json};
-pub use json_text::{JsonText, MAX_JSON_DEPTH};
+pub use json_text::{JsonText, JsonTextOf, MAX_JSON_DEPTH};
 pub use json_write::{to_json, write_json};
 pub use key::{kafka_key, key_descriptor, set_tracking};
+pub use text::Text;
 pub use timestamp::{Timestamp, TimestampError};
 pub use types::{
-    Author, BINARY_ACTIONS, BinaryEntity, BinaryEvent, DELETE_ACTIONS, DOWNLOAD_ACTIONS, Datastream, DeleteAuthor,
-    DeleteEntity, DeleteEvent, DeleteIds, DeleteLink, DeleteSubmission, DownloadEntity, DownloadEvent, Event,
-    FEATURE_TYPES, Feature, Flags, InsertEntity, InsertEvent, MODEL_VERSION, Model, PathNode, PluginEntity,
-    PluginEvent, PluginFeature, RETROHUNT_ACTIONS, RetrohuntEvent, RetrohuntSource, STATUSES, STREAM_LABELS, Source,
-    StatusEntity, StatusEvent,
+    Author, AuthorOf, BINARY_ACTIONS, BinaryEntity, BinaryEntityOf, BinaryEvent, BinaryEventOf, DELETE_ACTIONS,
+    DOWNLOAD_ACTIONS, Datastream, DatastreamOf, DeleteAuthor, DeleteAuthorOf, DeleteEntity, DeleteEntityOf,
+    DeleteEvent, DeleteEventOf, DeleteIds, DeleteIdsOf, DeleteLink, DeleteLinkOf, DeleteSubmission, DeleteSubmissionOf,
+    DownloadEntity, DownloadEntityOf, DownloadEvent, DownloadEventOf, Event, EventIn, EventOf, FEATURE_TYPES, Feature,
+    FeatureOf, Flags, InsertEntity, InsertEntityOf, InsertEvent, InsertEventOf, MODEL_VERSION, Model, PathNode,
+    PathNodeOf, PluginEntity, PluginEntityOf, PluginEvent, PluginEventOf, PluginFeature, PluginFeatureOf,
+    RETROHUNT_ACTIONS, RetrohuntEvent, RetrohuntEventOf, RetrohuntSource, RetrohuntSourceOf, STATUSES, STREAM_LABELS,
+    Source, SourceOf, StatusEntity, StatusEntityOf, StatusEvent, StatusEventOf,
 };
 pub use valid::{Invalid, SOURCE_NAME_MAX_CHARS, Unreadable, check_binary, check_valid, is_source_name, unreadable};

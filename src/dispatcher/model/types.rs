@@ -1,12 +1,15 @@
 //! The seven event models as plain values (section 3).
 //!
 //! There is no optional field: as in Avro, the empty value of a type means "absent". `model_version` is no field
-//! either, because it is always [`MODEL_VERSION`] in memory.
+//! either, because it is always [`MODEL_VERSION`] in memory. What holds the texts is open: an event of its own has
+//! [`String`]s, one that is only looked at and handed on borrows them from the stored bytes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::json_text::JsonText;
+use super::json_text::JsonTextOf;
+use super::text::Text;
 use super::timestamp::Timestamp;
 
 /// The version every event has in memory and on the way out (section 5).
@@ -110,17 +113,17 @@ impl fmt::Display for Model {
 
 /// One event of any model.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    Binary(Box<BinaryEvent>),
-    Delete(Box<DeleteEvent>),
-    Download(Box<DownloadEvent>),
-    Insert(Box<InsertEvent>),
-    Plugin(Box<PluginEvent>),
-    Retrohunt(Box<RetrohuntEvent>),
-    Status(Box<StatusEvent>),
+pub enum EventOf<T: Text> {
+    Binary(Box<BinaryEventOf<T>>),
+    Delete(Box<DeleteEventOf<T>>),
+    Download(Box<DownloadEventOf<T>>),
+    Insert(Box<InsertEventOf<T>>),
+    Plugin(Box<PluginEventOf<T>>),
+    Retrohunt(Box<RetrohuntEventOf<T>>),
+    Status(Box<StatusEventOf<T>>),
 }
 
-impl Event {
+impl<T: Text> EventOf<T> {
     /// Which model this is.
     pub const fn model(&self) -> Model {
         match self {
@@ -148,7 +151,7 @@ impl Event {
     }
 
     /// Puts `key` in place of the key the event carries.
-    pub fn set_kafka_key(&mut self, key: String) {
+    pub fn set_kafka_key(&mut self, key: T) {
         match self {
             Self::Binary(event) => event.kafka_key = key,
             Self::Delete(event) => event.kafka_key = key,
@@ -161,7 +164,7 @@ impl Event {
     }
 
     /// Who made the event.
-    pub fn author(&self) -> &Author {
+    pub fn author(&self) -> &AuthorOf<T> {
         match self {
             Self::Binary(event) => &event.author,
             Self::Delete(event) => &event.author,
@@ -189,70 +192,70 @@ impl Event {
 
 /// Who produced something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Author {
-    pub name: String,
-    pub version: String,
-    pub category: String,
-    pub security: String,
+pub struct AuthorOf<T: Text> {
+    pub name: T,
+    pub version: T,
+    pub category: T,
+    pub security: T,
 }
 
 /// One step from the original submission to the current entity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PathNode {
-    pub author: Author,
-    pub action: String,
-    pub sha256: String,
-    pub relationship: BTreeMap<String, String>,
+pub struct PathNodeOf<T: Text> {
+    pub author: AuthorOf<T>,
+    pub action: T,
+    pub sha256: T,
+    pub relationship: BTreeMap<T, T>,
     pub timestamp: Timestamp,
-    pub file_format: String,
+    pub file_format: T,
     /// Bytes.
     pub size: u64,
-    pub filename: String,
-    pub language: String,
+    pub filename: T,
+    pub language: T,
 }
 
 /// Where an entity came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    pub name: String,
-    pub references: BTreeMap<String, String>,
-    pub security: String,
+pub struct SourceOf<T: Text> {
+    pub name: T,
+    pub references: BTreeMap<T, T>,
+    pub security: T,
     /// First node: the submission; last node: the current event.
-    pub path: Vec<PathNode>,
+    pub path: Vec<PathNodeOf<T>>,
     pub timestamp: Timestamp,
-    pub settings: BTreeMap<String, String>,
+    pub settings: BTreeMap<T, T>,
 }
 
 /// What is known about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BinaryEntity {
-    pub sha256: String,
-    pub sha512: String,
-    pub sha1: String,
-    pub md5: String,
-    pub ssdeep: String,
-    pub tlsh: String,
+pub struct BinaryEntityOf<T: Text> {
+    pub sha256: T,
+    pub sha512: T,
+    pub sha1: T,
+    pub md5: T,
+    pub ssdeep: T,
+    pub tlsh: T,
     /// Bytes.
     pub size: u64,
-    pub mime: String,
-    pub magic: String,
-    pub file_format: String,
-    pub file_extension: String,
+    pub mime: T,
+    pub magic: T,
+    pub file_format: T,
+    pub file_extension: T,
     /// An object where typed readers are to understand it.
-    pub info: JsonText,
-    pub features: Vec<Feature>,
+    pub info: JsonTextOf<T::Bytes>,
+    pub features: Vec<FeatureOf<T>>,
     /// Only the streams added by this event.
-    pub datastreams: Vec<Datastream>,
+    pub datastreams: Vec<DatastreamOf<T>>,
 }
 
 /// One observation about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Feature {
-    pub name: String,
-    pub value: String,
+pub struct FeatureOf<T: Text> {
+    pub name: T,
+    pub value: T,
     /// Member `type`, one of [`FEATURE_TYPES`] where it was checked.
-    pub feature_type: String,
-    pub label: String,
+    pub feature_type: T,
+    pub label: T,
     /// Bytes of the content it covers.
     pub size: u64,
     /// Bytes from the start of the content.
@@ -261,22 +264,22 @@ pub struct Feature {
 
 /// A stored stream of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Datastream {
+pub struct DatastreamOf<T: Text> {
     pub identify_version: u32,
-    pub label: String,
+    pub label: T,
     /// Bytes.
     pub size: u64,
-    pub sha512: String,
-    pub sha256: String,
-    pub sha1: String,
-    pub md5: String,
-    pub ssdeep: String,
-    pub tlsh: String,
-    pub mime: String,
-    pub magic: String,
-    pub file_format: String,
-    pub file_extension: String,
-    pub language: String,
+    pub sha512: T,
+    pub sha256: T,
+    pub sha1: T,
+    pub md5: T,
+    pub ssdeep: T,
+    pub tlsh: T,
+    pub mime: T,
+    pub magic: T,
+    pub file_format: T,
+    pub file_extension: T,
+    pub language: T,
 }
 
 /// How a binary event wants to be handled.
@@ -289,187 +292,241 @@ pub struct Flags {
 
 /// A fact about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BinaryEvent {
-    pub kafka_key: String,
+pub struct BinaryEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
-    pub source: Source,
-    pub entity: BinaryEntity,
-    pub action: String,
+    pub author: AuthorOf<T>,
+    pub source: SourceOf<T>,
+    pub entity: BinaryEntityOf<T>,
+    pub action: T,
     /// Task id, set when the event is handed to a task consumer.
-    pub dequeued: String,
+    pub dequeued: T,
     pub retries: u32,
     pub flags: Flags,
-    pub track_source_references: String,
-    pub track_links: Vec<String>,
-    pub track_authors: Vec<String>,
+    pub track_source_references: T,
+    pub track_links: Vec<T>,
+    pub track_authors: Vec<T>,
 }
 
 /// A plugin's report about its work on one binary event.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct StatusEvent {
-    pub kafka_key: String,
+pub struct StatusEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
-    pub entity: StatusEntity,
+    pub author: AuthorOf<T>,
+    pub entity: StatusEntityOf<T>,
 }
 
 /// Content of a status.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct StatusEntity {
+pub struct StatusEntityOf<T: Text> {
     /// The event that was worked on.
-    pub input: BinaryEvent,
-    pub status: String,
+    pub input: BinaryEventOf<T>,
+    pub status: T,
     /// Seconds.
     pub runtime: f64,
-    pub error: String,
-    pub message: String,
-    pub results: Vec<BinaryEvent>,
+    pub error: T,
+    pub message: T,
+    pub results: Vec<BinaryEventOf<T>>,
 }
 
 /// A request for, or the outcome of, fetching a file by its hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DownloadEvent {
-    pub kafka_key: String,
+pub struct DownloadEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
-    pub source: Source,
-    pub action: String,
-    pub entity: DownloadEntity,
+    pub author: AuthorOf<T>,
+    pub source: SourceOf<T>,
+    pub action: T,
+    pub entity: DownloadEntityOf<T>,
 }
 
 /// Content of a download.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DownloadEntity {
-    pub hash: String,
-    pub direct_url: String,
+pub struct DownloadEntityOf<T: Text> {
+    pub hash: T,
+    pub direct_url: T,
     pub direct_expiry: Timestamp,
     pub pcap: bool,
-    pub category: String,
+    pub category: T,
     pub category_quota: u32,
     /// An object where typed readers are to understand it.
-    pub metadata: JsonText,
+    pub metadata: JsonTextOf<T::Bytes>,
 }
 
 /// A child file that a person attaches to a known parent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InsertEvent {
-    pub kafka_key: String,
+pub struct InsertEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
-    pub entity: InsertEntity,
-    pub track_link: String,
-    pub track_author: String,
+    pub author: AuthorOf<T>,
+    pub entity: InsertEntityOf<T>,
+    pub track_link: T,
+    pub track_author: T,
 }
 
 /// Content of an insert.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InsertEntity {
-    /// Source under which the child's streams are stored now.
-    pub original_source: String,
-    pub parent_sha256: String,
-    pub child: BinaryEntity,
+pub struct InsertEntityOf<T: Text> {
+    /// SourceOf<T> under which the child's streams are stored now.
+    pub original_source: T,
+    pub parent_sha256: T,
+    pub child: BinaryEntityOf<T>,
     /// The node to append to the parent's path.
-    pub child_history: PathNode,
+    pub child_history: PathNodeOf<T>,
 }
 
 /// A plugin's registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PluginEvent {
-    pub kafka_key: String,
+pub struct PluginEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
-    pub entity: PluginEntity,
+    pub author: AuthorOf<T>,
+    pub entity: PluginEntityOf<T>,
 }
 
 /// Content of a plugin registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PluginEntity {
-    pub name: String,
-    pub version: String,
-    pub category: String,
-    pub contact: String,
-    pub description: String,
-    pub features: Vec<PluginFeature>,
-    pub security: String,
+pub struct PluginEntityOf<T: Text> {
+    pub name: T,
+    pub version: T,
+    pub category: T,
+    pub contact: T,
+    pub description: T,
+    pub features: Vec<PluginFeatureOf<T>>,
+    pub security: T,
     /// Values are JSON text.
-    pub config: BTreeMap<String, String>,
+    pub config: BTreeMap<T, T>,
 }
 
 /// A feature a plugin announces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PluginFeature {
-    pub name: String,
+pub struct PluginFeatureOf<T: Text> {
+    pub name: T,
     /// Member `type`, one of [`FEATURE_TYPES`] where it was checked.
-    pub feature_type: String,
-    pub desc: String,
+    pub feature_type: T,
+    pub desc: T,
     /// Kept in Avro, never written in JSON (D3).
-    pub tags: Vec<String>,
+    pub tags: Vec<T>,
 }
 
 /// Progress of a search over old files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetrohuntEvent {
-    pub kafka_key: String,
+pub struct RetrohuntEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
+    pub author: AuthorOf<T>,
     /// Any JSON, opaque to the server.
-    pub entity: JsonText,
-    pub action: String,
-    pub source: RetrohuntSource,
+    pub entity: JsonTextOf<T::Bytes>,
+    pub action: T,
+    pub source: RetrohuntSourceOf<T>,
 }
 
 /// Where a retrohunt came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetrohuntSource {
-    pub submitter: String,
-    pub security: String,
+pub struct RetrohuntSourceOf<T: Text> {
+    pub submitter: T,
+    pub security: T,
     pub timestamp: Timestamp,
 }
 
 /// An order to drop events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteEvent {
-    pub kafka_key: String,
+pub struct DeleteEventOf<T: Text> {
+    pub kafka_key: T,
     pub timestamp: Timestamp,
-    pub author: Author,
-    pub entity: DeleteEntity,
-    pub action: String,
+    pub author: AuthorOf<T>,
+    pub entity: DeleteEntityOf<T>,
+    pub action: T,
 }
 
 /// Content of a delete; the action says which part counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteEntity {
-    pub reason: String,
-    pub submission: DeleteSubmission,
-    pub author: DeleteAuthor,
-    pub link: DeleteLink,
-    pub ids: DeleteIds,
+pub struct DeleteEntityOf<T: Text> {
+    pub reason: T,
+    pub submission: DeleteSubmissionOf<T>,
+    pub author: DeleteAuthorOf<T>,
+    pub link: DeleteLinkOf<T>,
+    pub ids: DeleteIdsOf<T>,
 }
 
 /// Drops events of one submission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteSubmission {
-    pub track_source_references: String,
+pub struct DeleteSubmissionOf<T: Text> {
+    pub track_source_references: T,
     /// The zero time means: whatever the submission's time.
     pub timestamp: Timestamp,
 }
 
 /// Drops events of one author made before a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteAuthor {
-    pub track_author: String,
+pub struct DeleteAuthorOf<T: Text> {
+    pub track_author: T,
     pub timestamp: Timestamp,
 }
 
 /// Drops events that have one link in their path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteLink {
-    pub track_link: String,
+pub struct DeleteLinkOf<T: Text> {
+    pub track_link: T,
 }
 
 /// Drops events by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeleteIds {
-    pub ids: Vec<String>,
+pub struct DeleteIdsOf<T: Text> {
+    pub ids: Vec<T>,
 }
+
+/// See [`AuthorOf`].
+pub type Author = AuthorOf<String>;
+/// See [`BinaryEntityOf`].
+pub type BinaryEntity = BinaryEntityOf<String>;
+/// See [`BinaryEventOf`].
+pub type BinaryEvent = BinaryEventOf<String>;
+/// See [`DatastreamOf`].
+pub type Datastream = DatastreamOf<String>;
+/// See [`DeleteAuthorOf`].
+pub type DeleteAuthor = DeleteAuthorOf<String>;
+/// See [`DeleteEntityOf`].
+pub type DeleteEntity = DeleteEntityOf<String>;
+/// See [`DeleteEventOf`].
+pub type DeleteEvent = DeleteEventOf<String>;
+/// See [`DeleteIdsOf`].
+pub type DeleteIds = DeleteIdsOf<String>;
+/// See [`DeleteLinkOf`].
+pub type DeleteLink = DeleteLinkOf<String>;
+/// See [`DeleteSubmissionOf`].
+pub type DeleteSubmission = DeleteSubmissionOf<String>;
+/// See [`DownloadEntityOf`].
+pub type DownloadEntity = DownloadEntityOf<String>;
+/// See [`DownloadEventOf`].
+pub type DownloadEvent = DownloadEventOf<String>;
+/// See [`EventOf`].
+pub type Event = EventOf<String>;
+/// See [`FeatureOf`].
+pub type Feature = FeatureOf<String>;
+/// See [`InsertEntityOf`].
+pub type InsertEntity = InsertEntityOf<String>;
+/// See [`InsertEventOf`].
+pub type InsertEvent = InsertEventOf<String>;
+/// See [`PathNodeOf`].
+pub type PathNode = PathNodeOf<String>;
+/// See [`PluginEntityOf`].
+pub type PluginEntity = PluginEntityOf<String>;
+/// See [`PluginEventOf`].
+pub type PluginEvent = PluginEventOf<String>;
+/// See [`PluginFeatureOf`].
+pub type PluginFeature = PluginFeatureOf<String>;
+/// See [`RetrohuntEventOf`].
+pub type RetrohuntEvent = RetrohuntEventOf<String>;
+/// See [`RetrohuntSourceOf`].
+pub type RetrohuntSource = RetrohuntSourceOf<String>;
+/// See [`SourceOf`].
+pub type Source = SourceOf<String>;
+/// See [`StatusEntityOf`].
+pub type StatusEntity = StatusEntityOf<String>;
+/// See [`StatusEventOf`].
+pub type StatusEvent = StatusEventOf<String>;
+
+/// An event whose texts lie in the bytes it was read from, as far as they are there as they are.
+pub type EventIn<'a> = EventOf<Cow<'a, str>>;

@@ -1,12 +1,15 @@
 //! Which decoded events are acceptable (section 4), and which of the stored ones typed readers could not read (D10).
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
-use super::json_text::{JsonFault, JsonKind, JsonText};
+use super::json_text::{JsonFault, JsonKind, JsonTextOf};
+use super::text::Text;
 use super::timestamp::Timestamp;
 use super::types::{
-    BINARY_ACTIONS, BinaryEntity, BinaryEvent, DELETE_ACTIONS, DOWNLOAD_ACTIONS, Datastream, DownloadEvent, Event,
-    FEATURE_TYPES, InsertEvent, PathNode, RETROHUNT_ACTIONS, STATUSES, STREAM_LABELS, Source, StatusEvent,
+    BINARY_ACTIONS, BinaryEntity, BinaryEntityOf, BinaryEvent, BinaryEventOf, DELETE_ACTIONS, DOWNLOAD_ACTIONS,
+    Datastream, DownloadEvent, Event, EventOf, FEATURE_TYPES, InsertEvent, PathNode, PathNodeOf, RETROHUNT_ACTIONS,
+    STATUSES, STREAM_LABELS, Source, SourceOf, StatusEvent, StatusEventOf,
 };
 
 /// Longest source name in characters.
@@ -200,7 +203,7 @@ fn check_insert(event: &InsertEvent) -> Result<(), Invalid> {
 ///
 /// Submitted events are refused for it by [`check_valid`]; those that arrive another way are kept, left out of JSON
 /// answers and counted under the reason.
-pub fn unreadable(event: &Event) -> Option<Unreadable> {
+pub fn unreadable<T: Text>(event: &EventOf<T>) -> Option<Unreadable> {
     match Look::default().event(event) {
         Ok(()) => None,
         Err(found) => Some(*found),
@@ -258,14 +261,14 @@ impl Look<'_> {
         self.found(member, "time_out_of_range", format!("{time} is outside of years 1 to 9999 in UTC"))
     }
 
-    fn object(&self, member: &str, text: &JsonText, reason: &'static str) -> Looked {
+    fn object<B: Deref<Target = [u8]>>(&self, member: &str, text: &JsonTextOf<B>, reason: &'static str) -> Looked {
         match self.json(member, text)? {
             JsonKind::Absent | JsonKind::Object => Ok(()),
             JsonKind::Other(what) => self.found(member, reason, format!("is {what}, only an object is allowed")),
         }
     }
 
-    fn json(&self, member: &str, text: &JsonText) -> Result<JsonKind, Box<Unreadable>> {
+    fn json<B: Deref<Target = [u8]>>(&self, member: &str, text: &JsonTextOf<B>) -> Result<JsonKind, Box<Unreadable>> {
         let fault = match text.kind() {
             Ok(kind) => return Ok(kind),
             Err(JsonFault::NotJson) => self.found(member, "not_json", "is not JSON"),
@@ -274,11 +277,11 @@ impl Look<'_> {
         fault.map(|()| JsonKind::Absent)
     }
 
-    fn event(&self, event: &Event) -> Looked {
+    fn event<T: Text>(&self, event: &EventOf<T>) -> Looked {
         match event {
-            Event::Binary(event) => self.binary(event),
-            Event::Status(event) => self.status(event),
-            Event::Download(event) => {
+            EventOf::Binary(event) => self.binary(event),
+            EventOf::Status(event) => self.status(event),
+            EventOf::Download(event) => {
                 self.time("timestamp", event.timestamp)?;
                 self.inside("source").source(&event.source)?;
                 self.one_of("action", "unknown_action", &event.action, &DOWNLOAD_ACTIONS)?;
@@ -286,23 +289,23 @@ impl Look<'_> {
                 entity.time("direct_expiry", event.entity.direct_expiry)?;
                 entity.object("metadata", &event.entity.metadata, "metadata_not_object")
             }
-            Event::Insert(event) => {
+            EventOf::Insert(event) => {
                 self.time("timestamp", event.timestamp)?;
                 self.inside("entity.child").entity(&event.entity.child)?;
                 self.inside("entity.child_history").node(&event.entity.child_history)
             }
-            Event::Plugin(event) => {
+            EventOf::Plugin(event) => {
                 self.time("timestamp", event.timestamp)?;
                 self.each("entity.features", &event.entity.features)
                     .try_for_each(|(place, feature)| place.feature_type(&feature.feature_type))
             }
-            Event::Retrohunt(event) => {
+            EventOf::Retrohunt(event) => {
                 self.time("timestamp", event.timestamp)?;
                 self.json("entity", &event.entity)?;
                 self.one_of("action", "unknown_action", &event.action, &RETROHUNT_ACTIONS)?;
                 self.time("source.timestamp", event.source.timestamp)
             }
-            Event::Delete(event) => {
+            EventOf::Delete(event) => {
                 self.time("timestamp", event.timestamp)?;
                 self.one_of("action", "unknown_action", &event.action, &DELETE_ACTIONS)?;
                 self.time("entity.submission.timestamp", event.entity.submission.timestamp)?;
@@ -311,14 +314,14 @@ impl Look<'_> {
         }
     }
 
-    fn binary(&self, event: &BinaryEvent) -> Looked {
+    fn binary<T: Text>(&self, event: &BinaryEventOf<T>) -> Looked {
         self.time("timestamp", event.timestamp)?;
         self.inside("source").source(&event.source)?;
         self.inside("entity").entity(&event.entity)?;
         self.one_of("action", "unknown_action", &event.action, &BINARY_ACTIONS)
     }
 
-    fn status(&self, event: &StatusEvent) -> Looked {
+    fn status<T: Text>(&self, event: &StatusEventOf<T>) -> Looked {
         self.time("timestamp", event.timestamp)?;
         let entity = self.inside("entity");
         entity.one_of("status", "unknown_status", &event.entity.status, &STATUSES)?;
@@ -329,17 +332,17 @@ impl Look<'_> {
         entity.each("results", &event.entity.results).try_for_each(|(place, result)| place.binary(result))
     }
 
-    fn source(&self, source: &Source) -> Looked {
+    fn source<T: Text>(&self, source: &SourceOf<T>) -> Looked {
         self.time("timestamp", source.timestamp)?;
         self.each("path", &source.path).try_for_each(|(place, node)| place.node(node))
     }
 
-    fn node(&self, node: &PathNode) -> Looked {
+    fn node<T: Text>(&self, node: &PathNodeOf<T>) -> Looked {
         self.one_of("action", "unknown_action", &node.action, &BINARY_ACTIONS)?;
         self.time("timestamp", node.timestamp)
     }
 
-    fn entity(&self, entity: &BinaryEntity) -> Looked {
+    fn entity<T: Text>(&self, entity: &BinaryEntityOf<T>) -> Looked {
         self.object("info", &entity.info, "info_not_object")?;
         for (place, feature) in self.each("features", &entity.features) {
             place.feature_type(&feature.feature_type)?;

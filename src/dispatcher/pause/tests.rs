@@ -95,6 +95,23 @@ async fn a_task_consumer_that_waits_when_the_pause_begins_gets_nothing_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_consumer_is_told_what_was_left_out_before_the_pause_began() {
+    let world = World::new();
+    world.put('a').await;
+    let query = format!("{}&d-action=sourced", asks("p").replace("deadline=0", "deadline=30"));
+    let (got, ()) = tokio::join!(world.get(ACTIVE, &query), async {
+        while world.dispatcher().options.max_waiting == world.dispatcher().waiting.available_permits() {
+            tokio::task::yield_now().await;
+        }
+        pause(&world, 'b').await;
+    });
+    let filters = serde_json::json!({"FilterConsumerRules-reject_event_type": 1});
+    let info = serde_json::json!({"filtered": 1, "fetched": 0, "ready": false, "paused": true, "filters": filters});
+    assert_eq!(got.info, info);
+    assert_eq!(world.get("binary/passive", &asks("p")).await.ids(), "b", "what was left out is done with");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_and_expedite_go_on_behind_the_pause_too_and_new_topics_are_read_whole() {
     let world = World::new();
     let query = "name=p&version=1&count=10&deadline=0&r-live=true&r-expedite=true&r-historic=true";

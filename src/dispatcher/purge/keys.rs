@@ -23,6 +23,9 @@ impl KeySet {
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {
+        if self.numbers.is_empty() && self.others.is_empty() {
+            return false;
+        }
         match number(key) {
             Some(number) => self.numbers.contains(&number),
             None => self.others.contains(key),

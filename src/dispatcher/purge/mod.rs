@@ -14,7 +14,7 @@ pub use burial::{Burial, Purged};
 use keys::KeySet;
 
 use super::follower::{Followed, Unusable};
-use super::model::{self, BinaryEvent, DeleteEvent, DeleteSubmission, Event, Model, Timestamp};
+use super::model::{self, BinaryEventOf, DeleteEvent, DeleteSubmission, Event, Model, Text, Timestamp};
 use crate::metrics::Metrics;
 
 /// Which kind of order an event falls under.
@@ -62,21 +62,21 @@ impl Times {
 impl PurgeOrders {
     /// The first kind of order, in the contract's order, that the event falls under. Its key and tracking fields must be
     /// set.
-    pub fn find(&self, event: &BinaryEvent) -> Option<PurgeKind> {
+    pub fn find<T: Text>(&self, event: &BinaryEventOf<T>) -> Option<PurgeKind> {
         if self.ids.contains(&event.kafka_key) {
             return Some(PurgeKind::Id);
         }
-        if !self.links.is_empty() && event.track_links.iter().any(|link| self.links.contains(link.as_str())) {
+        if !self.links.is_empty() && event.track_links.iter().any(|link| self.links.contains(&**link)) {
             return Some(PurgeKind::Link);
         }
         if !self.authors.is_empty() {
             let made = event.timestamp.micros();
-            let before = |author: &String| self.authors.get(author.as_str()).is_some_and(|limit| made < *limit);
+            let before = |author: &T| self.authors.get(&**author).is_some_and(|limit| made < *limit);
             if event.track_authors.iter().any(before) {
                 return Some(PurgeKind::Author);
             }
         }
-        let times = self.submissions.get(event.track_source_references.as_str())?;
+        let times = self.submissions.get(&*event.track_source_references)?;
         times.contains(event.source.timestamp).then_some(PurgeKind::Submission)
     }
 

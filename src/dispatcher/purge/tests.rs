@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::super::follower::read_records;
-use super::super::model::{DeleteAuthor, DeleteEntity, DeleteIds, DeleteLink};
+use super::super::model::{BinaryEvent, DeleteAuthor, DeleteEntity, DeleteIds, DeleteLink};
 use super::sweep::Job;
 use super::*;
 use crate::broker::{Broker, Offset, Partition};

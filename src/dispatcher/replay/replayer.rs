@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Dispatcher;
-use super::super::model::{BinaryEvent, Event, Timestamp};
+use super::super::model::{BinaryEvent, BinaryEventOf, Event, EventOf, Text, Timestamp};
 use super::super::params::GetParams;
 use super::super::publish::{self, Prepared};
 use super::{NotReplayed, ReplayCache, STAGE, USER_AGENT, copy_streams, status_for};
@@ -35,15 +35,15 @@ impl<'a> Replayer<'a> {
         Some(Self { dispatcher, cache, params, now_ms })
     }
 
-    fn trigger<'e>(&self, event: &'e Event) -> Option<&'e BinaryEvent> {
-        let Event::Binary(binary) = event else { return None };
+    fn trigger<'e, T: Text>(&self, event: &'e EventOf<T>) -> Option<&'e BinaryEventOf<T>> {
+        let EventOf::Binary(binary) = event else { return None };
         let wanted = !binary.flags.bypass_cache && !binary.kafka_key.is_empty();
         let GetParams { name, version, .. } = self.params;
         (wanted && self.cache.has(&binary.entity.sha256, name, version, self.now_ms)).then_some(binary)
     }
 
     /// Whether the event may be answered.
-    pub(in crate::dispatcher) fn knows(&self, event: &Event) -> bool {
+    pub(in crate::dispatcher) fn knows<T: Text>(&self, event: &EventOf<T>) -> bool {
         self.trigger(event).is_some()
     }
 

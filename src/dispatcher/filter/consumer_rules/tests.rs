@@ -1,4 +1,4 @@
-use super::super::super::model::{DownloadEvent, StatusEvent};
+use super::super::super::model::{BinaryEvent, Datastream, DownloadEvent, Event, StatusEvent};
 use super::super::super::params::Limits;
 use super::*;
 

@@ -14,7 +14,7 @@ use super::super::{
     FEATURE_TYPES, Feature, Flags, InsertEntity, InsertEvent, JsonText, Model, PathNode, PluginEntity, PluginEvent,
     PluginFeature, RETROHUNT_ACTIONS, RetrohuntEvent, RetrohuntSource, STATUSES, STREAM_LABELS, Source, StatusEntity,
     StatusEvent, Timestamp, check_valid, decode_avro, decode_avro_bulk, decode_body_avro, decode_body_json,
-    encode_avro, encode_avro_bulk, kafka_key, set_tracking, to_json, unreadable,
+    encode_avro, encode_avro_bulk, kafka_key, look_avro, set_tracking, to_json, unreadable,
 };
 use super::avro_walk::{schema, walk};
 use super::emit_schema::problems;
@@ -370,6 +370,27 @@ proptest! {
         let container = encode_avro_bulk(event.model(), &[stored.clone(), stored.clone()]);
         prop_assert_eq!(decode_avro_bulk(event.model(), &container).unwrap(), vec![stored.clone(), stored]);
         walk(&schema("v6", &format!("{}.bulk", event.model())), &container);
+    }
+
+    #[test]
+    fn a_look_sees_what_decoding_gives_and_hands_on_only_bytes_that_would_be_written_so(
+        event in event(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let (model, mut bytes) = (event.model(), encode_avro(&event));
+        prop_assert!(look_avro(model, &bytes).unwrap().1);
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        match (look_avro(model, &bytes), decode_avro(model, &bytes)) {
+            (Ok((seen, plain)), Ok(decoded)) => {
+                prop_assert_eq!(to_json(&seen), to_json(&decoded));
+                prop_assert_eq!(unreadable(&seen), unreadable(&decoded));
+                prop_assert_eq!(encode_avro(&seen), encode_avro(&decoded));
+                prop_assert!(!plain || encode_avro(&decoded) == bytes, "changed at {at}");
+            }
+            (seen, decoded) => prop_assert_eq!(seen.err(), decoded.err()),
+        }
     }
 
     #[test]
