@@ -1,9 +1,13 @@
 //! Readers: the subscriptions behind one plugin key and their positions.
 //!
 //! A reader exists in memory while it is used; its groups and where they began are durable before the first answer.
-//! Every call here blocks on the log and is made on a blocking thread. Contract events.md 5.1, 5.2, 5.8.
+//! What looks at the log blocks and is called on blocking threads, one at a time per reader. What only looks at the
+//! positions, or moves them along behind a delivery, waits for none of that and may be called on any thread. Contract
+//! events.md 5.1, 5.2, 5.8.
 
-use std::collections::BTreeMap;
+mod places;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use azulite_storage::Record;
@@ -15,16 +19,21 @@ use super::model::Model;
 use super::pause::Ended;
 use super::plugin_key::{Flow, Start, Subscription};
 use super::position::Position;
-use super::topic::{Action, TopicRef};
+use super::topic::TopicRef;
 use crate::broker::{
     AppendError, Broker, CommitOffsetsError, CommittedOffset, Epoch, GroupChanges, GroupPositions, GroupRecord, Offset,
     OffsetChanges, Partition, PartitionNumber, ReadError, Records, Rewind, TopicPartition,
 };
+use places::{Next, Place, PlaceKey, State, SubscriptionState, TakenRange, move_along};
 
-/// Bytes read from one partition at once, about.
+/// Bytes read from one partition at once, at most, about.
 const READ_BYTES: usize = 1 << 20;
 /// Bytes of records that one call reads at most, about, when hardly any of them is an event.
 const TAKE_BYTES: usize = 8 << 20;
+/// What a record of a partition takes before any was read, and what is read beyond those that are wanted, bytes.
+const RECORD_BYTES: usize = 4 << 10;
+/// What a record takes beside its value, about: mostly its key.
+const RECORD_HEAD_BYTES: usize = 64;
 /// How often "this group is in use" is written down.
 const USED_EVERY_MS: i64 = 3_600_000;
 
@@ -83,60 +92,25 @@ impl User {
     }
 }
 
-/// One partition of one subscription.
-struct Place {
-    partition: Arc<Partition>,
-    model: Option<Model>,
-    position: Position,
-}
-
-/// A partition in the order in which those of one subscription are read: files before what was made of them, so that a
-/// parent comes before its children (contract events.md X17), then by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PlaceKey {
-    rank: usize,
-    name: TopicPartition,
-}
-
-impl PlaceKey {
-    fn of(name: TopicPartition) -> Self {
-        let action = name.topic.rsplit('.').next().unwrap_or_default();
-        let rank = Action::ALL.iter().position(|known| known.as_str() == action).unwrap_or(0);
-        Self { rank, name }
-    }
-}
-
-struct SubscriptionState {
-    subscription: Subscription,
-    positions: Arc<GroupPositions>,
-    /// What the places belong to; `None` when they have to be read anew.
-    epoch: Option<Epoch>,
-    /// Which deliveries of the past count.
-    rewind: Rewind,
-    places: BTreeMap<PlaceKey, Place>,
-    /// The partition that was read last: the others come first next time.
-    last: Option<PlaceKey>,
-}
-
+/// What those look at who keep others from looking at the log.
 #[derive(Default)]
-struct State {
-    subscriptions: Vec<SubscriptionState>,
-    topics_version: Option<u64>,
+struct Opening {
     /// When the groups were last looked at.
     opened_ms: i64,
     /// The last one to open it.
     user: User,
     /// The last pause its groups have taken note of; `None` before the first task consumer.
     pause: Option<i64>,
-    closed: bool,
-    /// Records taken from live, while historic had some, for which it has not got its share yet.
-    ahead: usize,
 }
 
 /// See the module.
 pub struct Reader {
     context: ReaderContext,
     wanted: Vec<Subscription>,
+    /// Held by whoever looks at the log, so across reads and commits: never taken on an async thread. Places come and go
+    /// under it only.
+    opening: Mutex<Opening>,
+    /// Held for a moment only. Taken after `opening`.
     state: Mutex<State>,
 }
 
@@ -166,19 +140,6 @@ pub struct Candidate {
 pub struct Taken {
     reader: Arc<Reader>,
     ranges: Vec<TakenRange>,
-}
-
-/// One range of one partition.
-#[derive(Debug)]
-struct TakenRange {
-    /// The subscription it is of.
-    index: usize,
-    /// One taken before somebody else moved the group's position means nothing any more.
-    epoch: Option<Epoch>,
-    name: PlaceKey,
-    /// One taken from a topic that has been deleted means nothing to another of that name.
-    partition: PartitionNumber,
-    from: Offset,
 }
 
 impl Taken {
@@ -216,7 +177,11 @@ impl Drop for Taken {
 impl Reader {
     /// A reader of these subscriptions, in order of precedence. Nothing is looked up before it is used.
     pub fn new(context: ReaderContext, wanted: Vec<Subscription>) -> Self {
-        Self { context, wanted, state: Mutex::default() }
+        Self { context, wanted, opening: Mutex::default(), state: Mutex::default() }
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Opening> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -229,20 +194,22 @@ impl Reader {
     /// # Errors
     /// See [`ReaderError`].
     pub fn open(&self, now_ms: i64, user: &User) -> Result<Vec<Flow>, ReaderError> {
-        let mut state = self.lock();
+        let mut opening = self.opening();
         let version = self.context.broker.topics_version();
-        let pause_is_news = user.pause().is_some_and(|pause| state.pause.is_none_or(|seen| seen < pause));
-        state.user = user.clone();
+        let pause_is_news = user.pause().is_some_and(|pause| opening.pause.is_none_or(|seen| seen < pause));
+        opening.user = user.clone();
         // Also from time to time, so that it is written down that the groups are in use.
-        let long_ago = state.opened_ms.saturating_add(USED_EVERY_MS) < now_ms;
-        if state.topics_version != Some(version) || long_ago || pause_is_news {
-            self.look_for_topics(&mut state, now_ms)?;
-            state.topics_version = Some(version);
-            state.opened_ms = now_ms;
-            state.pause = state.pause.max(user.pause());
+        let long_ago = opening.opened_ms.saturating_add(USED_EVERY_MS) < now_ms;
+        let knows_topics = self.lock().topics_version == Some(version);
+        if !knows_topics || long_ago || pause_is_news {
+            self.look_for_topics(user, now_ms)?;
+            self.lock().topics_version = Some(version);
+            opening.opened_ms = now_ms;
+            opening.pause = opening.pause.max(user.pause());
         }
+        let state = self.lock();
         let empty = state.subscriptions.iter().filter(|s| s.places.is_empty());
-        Ok(empty.map(|s| s.subscription.flow).collect())
+        Ok(empty.map(|s| s.flow).collect())
     }
 
     /// Whether it knows all topics there are.
@@ -266,7 +233,7 @@ impl Reader {
     /// # Errors
     /// See [`ReaderError`].
     pub fn forget_groups(&self) -> Result<(), ReaderError> {
-        let _state = self.lock();
+        let _opening = self.opening();
         self.wanted.iter().try_for_each(|subscription| self.forget(&subscription.group))
     }
 
@@ -280,41 +247,32 @@ impl Reader {
     }
 
     /// Reads positions anew that somebody else has moved.
-    fn refresh(&self, state: &mut State) -> Result<(), ReaderError> {
-        let moved = |s: &&mut SubscriptionState| s.epoch != Some(s.positions.epoch());
-        let mut any = false;
-        for subscription in state.subscriptions.iter_mut().filter(moved) {
-            tracing::info!(group = subscription.subscription.group, "the group's position was moved by somebody else");
-            subscription.epoch = None;
-            any = true;
-        }
+    fn refresh(&self, user: &User) -> Result<(), ReaderError> {
+        let any = {
+            let mut state = self.lock();
+            let moved = |(_, s): &(_, &mut SubscriptionState)| s.epoch != Some(s.positions.epoch());
+            let moved = self.wanted.iter().zip(state.subscriptions.iter_mut()).filter(moved);
+            moved.fold(false, |_, (wanted, subscription)| {
+                tracing::info!(group = wanted.group, "the group's position was moved by somebody else");
+                subscription.begin_anew();
+                true
+            })
+        };
         match any {
-            true => self.look_for_topics(state, azulite_storage::clock::now_ms()),
+            true => self.look_for_topics(user, azulite_storage::clock::now_ms()),
             false => Ok(()),
         }
     }
 
-    fn look_for_topics(&self, state: &mut State, now_ms: i64) -> Result<(), ReaderError> {
-        if state.subscriptions.is_empty() {
-            let new = |subscription: &Subscription| SubscriptionState {
-                positions: self.context.broker.positions(&subscription.group),
-                subscription: subscription.clone(),
-                epoch: None,
-                rewind: Rewind::default(),
-                places: BTreeMap::new(),
-                last: None,
-            };
-            state.subscriptions = self.wanted.iter().map(new).collect();
-        }
+    fn look_for_topics(&self, user: &User, now_ms: i64) -> Result<(), ReaderError> {
+        self.lock().subscribe(&self.wanted, &self.context.broker);
         // Live before historic, because historic ends where live began.
         let mut live_starts = BTreeMap::new();
-        let user = state.user.clone();
-        for subscription in &mut state.subscriptions {
-            let bounded = subscription.subscription.flow == Flow::Historic
-                && self.wanted.iter().any(|wanted| wanted.flow == Flow::Live);
+        for (index, wanted) in self.wanted.iter().enumerate() {
+            let bounded = wanted.flow == Flow::Historic && self.wanted.iter().any(|wanted| wanted.flow == Flow::Live);
             let ends = bounded.then_some(&live_starts);
-            let starts = self.open_group(subscription, ends, &user, now_ms)?;
-            if subscription.subscription.flow == Flow::Live {
+            let starts = self.open_group(index, wanted, ends, user, now_ms)?;
+            if wanted.flow == Flow::Live {
                 live_starts = starts;
             }
         }
@@ -324,62 +282,96 @@ impl Reader {
     /// Opens one group: stored positions, or new ones that are durable when this returns. Returns where it began.
     fn open_group(
         &self,
-        open: &mut SubscriptionState,
+        index: usize,
+        wanted: &Subscription,
         ends: Option<&BTreeMap<String, Vec<Offset>>>,
         user: &User,
         now_ms: i64,
     ) -> Result<BTreeMap<String, Vec<Offset>>, ReaderError> {
         loop {
-            if let Some(starts) = self.try_open_group(open, ends, user, now_ms)? {
+            let group = self.begin_group(index, wanted, user, now_ms)?;
+            if let Some(starts) = self.try_open_group(index, wanted, group, ends, now_ms)? {
                 return Ok(starts);
             }
             // Somebody else wrote positions in between: they count.
-            open.epoch = None;
+            self.begin_anew(index);
         }
     }
 
-    /// `None` when somebody else wrote the group's positions meanwhile.
-    fn try_open_group(
+    fn begin_anew(&self, index: usize) {
+        if let Some(subscription) = self.lock().subscriptions.get_mut(index) {
+            subscription.begin_anew();
+        }
+    }
+
+    /// What is stored about a group, and the epoch that it belongs to.
+    fn begin_group(
         &self,
-        open: &mut SubscriptionState,
-        ends: Option<&BTreeMap<String, Vec<Offset>>>,
+        index: usize,
+        wanted: &Subscription,
         user: &User,
         now_ms: i64,
-    ) -> Result<Option<BTreeMap<String, Vec<Offset>>>, ReaderError> {
-        let ReaderContext { broker, topic_prefix, group_retention_ms, .. } = &self.context;
-        let log = broker.log();
-        let Subscription { group, start, topics, .. } = &open.subscription;
+    ) -> Result<OpenedGroup, ReaderError> {
+        let ReaderContext { broker, group_retention_ms, .. } = &self.context;
+        let (log, group) = (broker.log(), &wanted.group);
         let stored = GroupRecord::of(log.as_ref(), group)?;
         let expired = stored.as_ref().is_some_and(|r| r.used_ms.saturating_add(*group_retention_ms) < now_ms);
         if expired {
             tracing::info!(group, "the group was not used for its retention time and starts afresh");
             self.forget(group)?;
-            open.epoch = None;
         }
-        if open.epoch.is_none() {
-            open.epoch = Some(open.positions.settled());
-            open.rewind = Rewind::of(log.as_ref(), group)?;
-            open.places.clear();
-            open.last = None;
+        let seen = stored.filter(|_| !expired).and_then(|record| record.pause);
+        let behind = user.concerned(seen, now_ms);
+        if behind.is_some() {
+            tracing::info!(group, "the group goes on where the last pause of plugins ended");
         }
+        if expired || behind.is_some() {
+            // First of all: what is on its way must not be written down behind what follows.
+            self.begin_anew(index);
+        }
+        let (positions, epoch, rewind, known) = {
+            let state = self.lock();
+            let open = state.subscriptions.get(index);
+            let known = open.filter(|open| open.epoch.is_some());
+            let known = known.iter().flat_map(|open| &open.places).filter(|(_, place)| !place.partition.is_gone());
+            let known = known.map(|(name, _)| name.clone()).collect();
+            let positions = open.map(|open| open.positions.clone());
+            (positions, open.and_then(|open| open.epoch), open.map(|open| open.rewind), known)
+        };
+        let positions = positions.unwrap_or_else(|| broker.positions(group));
+        let (epoch, rewind) = match epoch.zip(rewind) {
+            Some(known) => known,
+            None => (positions.settled(), Rewind::of(log.as_ref(), group)?),
+        };
         // What was read before the epoch began may have gone since.
         let stored = if expired { None } else { GroupRecord::of(log.as_ref(), group)? };
         let is_new = stored.is_none();
         let mut record = stored.unwrap_or_default();
         let mut changed = is_new || record.used_ms + USED_EVERY_MS < now_ms;
-        let behind = user.concerned(record.pause, now_ms);
         if record.pause < user.pause() {
             record.pause = user.pause();
             changed = true;
         }
-        if behind.is_some() {
-            tracing::info!(group, "the group goes on where the last pause of plugins ended");
-            open.places.clear();
-            open.last = None;
-        }
+        Ok(OpenedGroup { positions, epoch, rewind, known, is_new, record, changed, behind })
+    }
+
+    /// `None` when somebody else wrote the group's positions meanwhile.
+    fn try_open_group(
+        &self,
+        index: usize,
+        wanted: &Subscription,
+        opened: OpenedGroup,
+        ends: Option<&BTreeMap<String, Vec<Offset>>>,
+        now_ms: i64,
+    ) -> Result<Option<BTreeMap<String, Vec<Offset>>>, ReaderError> {
+        let ReaderContext { broker, topic_prefix, .. } = &self.context;
+        let log = broker.log();
+        let Subscription { group, start, topics, .. } = wanted;
+        let OpenedGroup { positions, epoch, rewind, known: known_places, is_new, mut record, mut changed, behind } =
+            opened;
         let committed = log.group_offsets(group)?;
         let (mut changes, mut all_starts) = (OffsetChanges::new(), BTreeMap::new());
-        open.places.retain(|_, place| !place.partition.is_gone());
+        let mut fresh = BTreeMap::new();
         for topic in log.topics().iter().filter(|topic| topics.matches(&topic.name, topic_prefix)) {
             let model = TopicRef::parse(topic_prefix, &topic.name).and_then(TopicRef::model);
             let known = record.starts.get(&topic.name).cloned().unwrap_or_default();
@@ -403,7 +395,7 @@ impl Reader {
                     None => starts.push(first),
                 }
                 let place_key = PlaceKey::of(place.clone());
-                if open.places.contains_key(&place_key) {
+                if known_places.contains(&place_key) {
                     continue;
                 }
                 let stored = committed.get(&place).map(|committed| committed.offset);
@@ -414,7 +406,8 @@ impl Reader {
                 }
                 let end = ends.map(|ends| ends.get(&place.topic).and_then(|o| o.get(index)).copied().unwrap_or(first));
                 let position = Position::new(next, end);
-                open.places.insert(place_key, Place { partition: partition.clone(), model, position });
+                let place = Place { partition: partition.clone(), model, position, record_bytes: RECORD_BYTES };
+                fresh.insert(place_key, place);
             }
             // Partitions made since begin with their log start, which need not be written down.
             let written = if is_new { starts.len() } else { known.len() };
@@ -431,11 +424,12 @@ impl Reader {
                 values.push(record.put(group));
             }
             let changes = GroupChanges { offsets: changes, values, metadata: None };
-            let (positions, epoch) = (&open.positions, open.epoch);
-            let write = |done| epoch.map_or(Ok(false), |e| positions.write(e, log.as_ref(), group, changes, done));
-            if !wait(write)? {
+            if !wait(|done| positions.write(epoch, log.as_ref(), group, changes, done))? {
                 return Ok(None);
             }
+        }
+        if let Some(subscription) = self.lock().subscriptions.get_mut(index) {
+            subscription.open(epoch, rewind, fresh);
         }
         Ok(Some(all_starts))
     }
@@ -460,90 +454,73 @@ impl Reader {
     pub fn take(self: &Arc<Self>, count: usize, max_bytes: usize) -> Result<(Vec<Candidate>, Taken), ReaderError> {
         let taken = Taken::nothing(self);
         let mut batch = Batch { candidates: Vec::new(), bytes: 0, read_bytes: 0, count, max_bytes, taken };
-        // Given back only after the lock is released.
-        let outcome = {
-            let mut state = self.lock();
-            if state.closed {
+        {
+            let opening = self.opening();
+            if self.is_closed() {
                 return Ok((batch.candidates, batch.taken));
             }
-            self.refresh(&mut state)?;
-            self.take_by_precedence(&mut state, &mut batch)
-        };
-        outcome?;
+            self.refresh(&opening.user)?;
+            self.take_by_precedence(&mut batch)?;
+        }
         Ok((batch.candidates, batch.taken))
     }
 
-    fn take_by_precedence(&self, state: &mut State, batch: &mut Batch) -> Result<(), ReaderError> {
-        let place_of = |flow| state.subscriptions.iter().position(|s| s.subscription.flow == flow);
+    fn take_by_precedence(&self, batch: &mut Batch) -> Result<(), ReaderError> {
+        let place_of = |flow| self.wanted.iter().position(|wanted| wanted.flow == flow);
         let both = place_of(Flow::Live).zip(place_of(Flow::Historic)).filter(|_| self.context.historic_share > 0);
-        for index in 0..state.subscriptions.len() {
+        for index in 0..self.wanted.len() {
             let shared = both.filter(|(live, _)| *live == index).map(|(_, historic)| historic);
             if let Some(historic) = shared {
-                self.take_share(state, historic, batch)?;
+                self.take_share(historic, batch)?;
             }
             let before = batch.candidates.len();
-            let Some(subscription) = state.subscriptions.get_mut(index) else { continue };
-            self.take_from(index, subscription, batch)?;
-            if let Some(historic) = shared.and_then(|historic| state.subscriptions.get(historic)) {
-                let waits = historic.next_place().is_some();
-                state.ahead = if waits { state.ahead + batch.candidates.len() - before } else { 0 };
+            self.take_from(index, batch)?;
+            if let Some(historic) = shared {
+                self.lock().went_ahead(historic, batch.candidates.len() - before);
             }
         }
         Ok(())
     }
 
     /// Takes from historic what it is due for the live records that went ahead of its own.
-    fn take_share(&self, state: &mut State, historic: usize, batch: &mut Batch) -> Result<(), ReaderError> {
-        let due = state.ahead / self.context.historic_share;
-        let Some(subscription) = state.subscriptions.get_mut(historic).filter(|_| due > 0) else { return Ok(()) };
+    fn take_share(&self, historic: usize, batch: &mut Batch) -> Result<(), ReaderError> {
+        let share = self.context.historic_share;
+        let due = self.lock().ahead / share;
+        if due == 0 {
+            return Ok(());
+        }
         let (before, count) = (batch.candidates.len(), batch.count);
         batch.count = count.min(before + due);
-        self.take_from(historic, subscription, batch)?;
+        self.take_from(historic, batch)?;
         batch.count = count;
-        state.ahead -= (batch.candidates.len() - before).min(due) * self.context.historic_share;
+        self.lock().ahead -= (batch.candidates.len() - before).min(due) * share;
         Ok(())
     }
 
-    fn take_from(
-        &self,
-        index: usize,
-        subscription: &mut SubscriptionState,
-        batch: &mut Batch,
-    ) -> Result<(), ReaderError> {
-        loop {
-            if batch.full() || batch.read_bytes >= TAKE_BYTES {
-                return Ok(());
+    fn take_from(&self, index: usize, batch: &mut Batch) -> Result<(), ReaderError> {
+        while !batch.full() && batch.read_bytes < TAKE_BYTES {
+            let next = self.lock().subscriptions.get_mut(index).and_then(|subscription| subscription.next(index));
+            match next {
+                Some(next) => self.take_range(next, batch)?,
+                None => break,
             }
-            let Some(name) = subscription.next_place() else { return Ok(()) };
-            let Some(place) = subscription.places.get_mut(&name) else { return Ok(()) };
-            self.take_range((index, subscription.epoch), &name, place, batch)?;
-            subscription.last = Some(name);
         }
+        Ok(())
     }
 
     /// Takes from one partition what one read gives.
-    fn take_range(
-        &self,
-        (index, epoch): (usize, Option<Epoch>),
-        name: &PlaceKey,
-        place: &mut Place,
-        batch: &mut Batch,
-    ) -> Result<(), ReaderError> {
-        let offsets = place.partition.offsets();
-        let Some((from, limit)) = place.position.available(offsets.high_watermark) else { return Ok(()) };
-        if from < offsets.log_start {
-            place.position.skip_to(offsets.log_start);
-            return Ok(());
-        }
+    fn take_range(&self, next: Next, batch: &mut Batch) -> Result<(), ReaderError> {
+        let Next { range, partition, model, record_bytes, limit } = next;
+        let (name, from) = (range.name.clone(), range.from);
         let mut to = from;
-        let wanted = READ_BYTES.min(batch.max_bytes.saturating_sub(batch.bytes).max(1));
-        let read = match self.context.broker.log().read(&place.partition, from, wanted) {
+        let read = match self.context.broker.log().read(&partition, from, batch.wanted_bytes(record_bytes)) {
             // Deleted, or let go by its age, meanwhile: the next call sees that.
             Err(ReadError::Gone { .. }) => return Ok(()),
             Err(ReadError::OutOfRange { allowed, .. }) if allowed.start > from => return Ok(()),
             read => read?,
         };
         batch.read_bytes += read.iter().map(Bytes::len).sum::<usize>();
+        let (mut records, before, bytes_before) = (0_usize, batch.candidates.len(), batch.bytes);
         'read: for bytes in read {
             let bad = |reason| ReadError::Batch { partition: name.name.clone(), offset: from, reason };
             // Offsets without a record, in a batch that was cleaned, are done with as well.
@@ -554,16 +531,17 @@ impl Reader {
                     Ok(record) if record.offset >= limit || batch.full() => break 'read,
                     Ok(record) => {
                         to = record.offset + 1;
-                        batch.add(place, record);
+                        records += 1;
+                        batch.add(model, &partition, record);
                     }
                     // Stored as it was sent: no reader will ever get further, and what lies behind it is good.
                     Err(_) if batch.full() => break 'read,
                     Err(reason) => {
                         let (first, last) = (to, end - 1);
-                        let TopicPartition { topic, partition } = &name.name;
-                        tracing::warn!(topic, partition, first, last, %reason,
+                        let TopicPartition { topic, partition: number } = &name.name;
+                        tracing::warn!(topic, partition = number, first, last, %reason,
                             "records that a Kafka client sent cannot be read: they are left out");
-                        batch.add_unreadable(place, first);
+                        batch.add_unreadable(model, &partition, first);
                     }
                 }
             }
@@ -571,14 +549,14 @@ impl Reader {
         }
         // No record below the limit is left.
         let to = if to == from { limit } else { to };
-        place.position.take(from, to);
-        batch.taken.ranges.push(TakenRange {
-            index,
-            epoch,
-            name: name.clone(),
-            partition: place.partition.number(),
-            from,
-        });
+        if let Some(place) = self.lock().place_of(&range) {
+            place.position.take(from, to);
+            let each = (batch.bytes - bytes_before).checked_div(records);
+            place.record_bytes = each.map_or(place.record_bytes, |bytes| bytes + RECORD_HEAD_BYTES);
+            batch.taken.ranges.push(range);
+        } else {
+            batch.candidates.truncate(before);
+        }
         Ok(())
     }
 
@@ -597,18 +575,19 @@ impl Reader {
         move_along(&mut state, &mut moved);
         let now_ms = azulite_storage::clock::now_ms();
         for (index, offsets) in moved {
-            let Some(subscription) = state.subscriptions.get(index) else { continue };
+            let Some((subscription, wanted)) = state.subscriptions.get(index).zip(self.wanted.get(index)) else {
+                continue;
+            };
             let change = |(place, offset): (PlaceKey, _)| (place.name, Some(committed_offset(offset, now_ms)));
-            self.commit(subscription, offsets.into_iter().map(change).collect());
+            self.commit(subscription, &wanted.group, offsets.into_iter().map(change).collect());
         }
     }
 
     /// Queued under the reader's lock, so that positions reach the log in order. Left out when somebody else has moved
     /// them.
-    fn commit(&self, of: &SubscriptionState, offsets: OffsetChanges) {
+    fn commit(&self, of: &SubscriptionState, group: &str, offsets: OffsetChanges) {
         let Some(epoch) = of.epoch else { return };
-        let group = &of.subscription.group;
-        let name = group.clone();
+        let name = group.to_owned();
         let done = Box::new(move |outcome: Result<_, _>| {
             if let Err(error) = outcome {
                 tracing::error!(group = name, %error, "a group's position was not written; events will come again");
@@ -635,13 +614,20 @@ impl Reader {
     }
 }
 
-impl State {
-    /// The place a range was taken from, unless its position was moved by somebody else since, or the topic of that name
-    /// is another one now.
-    fn place_of(&mut self, range: &TakenRange) -> Option<&mut Place> {
-        let subscription = self.subscriptions.get_mut(range.index).filter(|s| s.epoch == range.epoch)?;
-        subscription.places.get_mut(&range.name).filter(|place| place.partition.number() == range.partition)
-    }
+/// What is known about a group that is being opened.
+struct OpenedGroup {
+    positions: Arc<GroupPositions>,
+    epoch: Epoch,
+    /// Which deliveries of the past count.
+    rewind: Rewind,
+    /// The places it has already.
+    known: BTreeSet<PlaceKey>,
+    is_new: bool,
+    record: GroupRecord,
+    /// The record is to be written.
+    changed: bool,
+    /// The pause behind which it goes on.
+    behind: Option<Arc<Ended>>,
 }
 
 /// Queues a write with `start` and waits until it is durable. False when it was not queued.
@@ -657,34 +643,6 @@ fn wait(
     Ok(true)
 }
 
-/// Where live moved and historic has nothing left, historic moves along.
-fn move_along(state: &mut State, moved: &mut BTreeMap<usize, BTreeMap<PlaceKey, Offset>>) {
-    let place_of = |flow| state.subscriptions.iter().position(|s| s.subscription.flow == flow);
-    let (Some(live), Some(historic)) = (place_of(Flow::Live), place_of(Flow::Historic)) else { return };
-    let Some(offsets) = moved.get(&live).cloned() else { return };
-    for (name, offset) in offsets {
-        let place = state.subscriptions.get_mut(historic).and_then(|s| s.places.get_mut(&name));
-        if let Some(offset) = place.and_then(|place| place.position.move_along(offset)) {
-            moved.entry(historic).or_default().insert(name, offset);
-        }
-    }
-}
-
-impl SubscriptionState {
-    /// The next partition that has something, after the one read last.
-    fn next_place(&self) -> Option<PlaceKey> {
-        let ready = |(_, place): &(&PlaceKey, &Place)| {
-            let end = place.partition.offsets().high_watermark;
-            !place.partition.is_gone() && place.position.available(end).is_some()
-        };
-        let after = self.last.as_ref().and_then(|last| {
-            use std::ops::Bound::{Excluded, Unbounded};
-            self.places.range::<PlaceKey, _>((Excluded(last), Unbounded)).find(ready)
-        });
-        after.or_else(|| self.places.iter().find(ready)).map(|(name, _)| name.clone())
-    }
-}
-
 struct Batch {
     candidates: Vec<Candidate>,
     /// Of the candidates.
@@ -697,22 +655,29 @@ struct Batch {
 }
 
 impl Batch {
+    /// Bytes to read for what is still wanted, of records of `record_bytes`.
+    fn wanted_bytes(&self, record_bytes: usize) -> usize {
+        let records = self.count.saturating_sub(self.candidates.len()).saturating_mul(record_bytes);
+        let room = self.max_bytes.saturating_sub(self.bytes).max(1);
+        records.saturating_add(RECORD_BYTES).min(READ_BYTES).min(room)
+    }
+
     fn full(&self) -> bool {
         self.candidates.len() >= self.count || self.bytes >= self.max_bytes
     }
 
-    fn add(&mut self, place: &Place, record: Record) {
+    fn add(&mut self, model: Option<Model>, partition: &Arc<Partition>, record: Record) {
         let Record { offset, key, value, .. } = record;
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.bytes += value.len();
-            let (model, partition) = (place.model, place.partition.clone());
+            let partition = partition.clone();
             self.candidates.push(Candidate { model, value, key, partition, offset });
         }
     }
 
     /// What stands for records that cannot be read: it is counted as an event that is none.
-    fn add_unreadable(&mut self, place: &Place, offset: Offset) {
-        let (model, partition) = (place.model, place.partition.clone());
+    fn add_unreadable(&mut self, model: Option<Model>, partition: &Arc<Partition>, offset: Offset) {
+        let partition = partition.clone();
         self.candidates.push(Candidate { model, value: Bytes::new(), key: None, partition, offset });
     }
 }

@@ -163,6 +163,73 @@ async fn what_was_on_its_way_means_nothing_to_a_topic_made_again() {
     assert_eq!(world.take(1).0, ["w0"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_delivers_waits_for_nobody_who_looks_at_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let (_, delivered) = world.take(4);
+    let (_, lost) = world.take(2);
+    let looks = world.reader.opening();
+    delivered.delivered();
+    drop(lost);
+    assert!(world.reader.is_current() && !world.reader.is_closed());
+    assert_eq!(world.reader.partitions().len(), 1);
+    drop(looks);
+    assert_eq!(world.committed(), Some(4));
+    assert_eq!(world.take(10).0, ["v4", "v5", "v6", "v7", "v8", "v9"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_before_a_pause_says_nothing_about_what_is_taken_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let now_ms = clock::now_ms();
+    world.reader.open(now_ms, &User::Task(None)).unwrap();
+    let log = world.broker.log().as_ref();
+    let pause = crate::dispatcher::pause::Pause::default();
+    pause.request(log, "p", now_ms);
+    pause.settle(log, "p", now_ms + crate::dispatcher::pause::PAUSE_MS);
+    for n in 10..16 {
+        let mut batch = BatchBuilder::default();
+        batch.push(n, Some(b"k"), Some(format!("v{n}").as_bytes()));
+        let partition = world.store.topic(&place().topic).unwrap().partitions[0].clone();
+        world.store.append_wait(Lane(1), vec![Append { partition, batch: batch.build().unwrap() }]).unwrap();
+    }
+    // A request that has not heard of the end of the pause reads on.
+    world.take(10).1.delivered();
+    let (values, early) = world.take(2);
+    assert_eq!(values, ["v10", "v11"]);
+    world.reader.open(now_ms, &User::Task(pause.ended())).unwrap();
+    let (values, late) = world.take(4);
+    assert_eq!(values, ["v10", "v11", "v12", "v13"], "handed out anew from the end of the pause on");
+    early.delivered();
+    drop(late);
+    assert_eq!(world.committed(), Some(10));
+    assert_eq!(world.take(10).0, ["v10", "v11", "v12", "v13", "v14", "v15"], "nothing of it was left out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn not_much_more_is_read_than_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open(dir.path());
+    let partition = world.store.topic(&place().topic).unwrap().partitions[0].clone();
+    for n in 0..500 {
+        let mut batch = BatchBuilder::default();
+        batch.push(n, Some(b"k"), Some(&[7; 2000]));
+        let appends = vec![Append { partition: partition.clone(), batch: batch.build().unwrap() }];
+        world.store.append_wait(Lane(1), appends).unwrap();
+    }
+    world.take(10).1.delivered();
+    let before = world.store.read_bytes();
+    for _ in 0..50 {
+        let (values, taken) = world.take(10);
+        assert_eq!(values.len(), 10);
+        taken.delivered();
+    }
+    let read = world.store.read_bytes() - before;
+    assert!((1_000_000..2_000_000).contains(&read), "{read}");
+}
+
 /// A batch whose compressed records are these bytes, sent as a Kafka client would.
 fn sent(codec: Codec, values: usize, corrupt: bool) -> CheckedBatch {
     let mut builder = BatchBuilder::default().codec(codec);
