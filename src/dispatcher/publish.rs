@@ -77,6 +77,21 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
     if request.body.is_empty() {
         return Err(PostError::EmptyBody);
     }
+    let (prepared, stored) =
+        tokio::spawn(run_to_end(dispatcher, model, params, request)).await.map_err(|_| PostError::Stopping)??;
+    stored?;
+    let answer = answer::PostAnswer { total_ok: prepared.total_ok, failures: &prepared.failures, ok: &prepared.ok };
+    Ok(PostAnswer { body: answer.to_json().into() })
+}
+
+/// Everything about one request but its answer. A task of its own: what is in the log has its consequences whether the
+/// client still waits for the answer or not, and a task that is about to be closed does not stay open.
+async fn run_to_end(
+    dispatcher: Arc<Dispatcher>,
+    model: Model,
+    params: PostParams,
+    request: PostRequest,
+) -> Result<(Prepared, Result<(), PostError>), PostError> {
     let started = Instant::now();
     let prepare = {
         let dispatcher = dispatcher.clone();
@@ -88,9 +103,7 @@ pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> R
     if matches!(model, Model::Delete | Model::Insert) {
         follow(&dispatcher).await;
     }
-    stored?;
-    let answer = answer::PostAnswer { total_ok: prepared.total_ok, failures: &prepared.failures, ok: &prepared.ok };
-    Ok(PostAnswer { body: answer.to_json().into() })
+    Ok((prepared, stored))
 }
 
 /// What was just stored is known to the filters before the answer. A failure shows again at their next use.
@@ -419,5 +432,7 @@ fn count_drops(dispatcher: &Dispatcher, produced: &Produced, user_agent: &str) {
     }
 }
 
+#[cfg(test)]
+mod abandoned;
 #[cfg(test)]
 mod tests;
