@@ -65,21 +65,80 @@ impl Caches {
     /// Saves what has changed since the last time. Blocks; a failure is logged, and costs nothing but work later on.
     pub fn save(&self) {
         let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked before it is written: what changes meanwhile is saved the next time.
         if let Some((cache, file)) = self.duplicates.as_ref().zip(self.duplicates_file.as_ref())
             && cache.take_changed()
+            && !is_saved("duplicate filter", file.write(|out| cache.save(out)))
         {
-            report("duplicate filter", file.write(|out| cache.save(out)));
+            cache.still_changed();
         }
         if let Some((cache, file)) = self.replay.as_ref().zip(self.replay_file.as_ref())
             && cache.take_changed()
+            && !is_saved("plugin completions", file.write(|out| cache.save(out)))
         {
-            report("plugin completions", file.write(|out| cache.save(out)));
+            cache.still_changed();
         }
     }
 }
 
-fn report(cache: &'static str, saved: std::io::Result<()>) {
-    if let Err(error) = saved {
-        tracing::warn!(cache, %error, "a cache could not be saved; after a restart it has what was saved before");
+fn is_saved(cache: &'static str, saved: std::io::Result<()>) -> bool {
+    if let Err(error) = &saved {
+        tracing::warn!(cache, %error, "a cache could not be saved; it will be tried again");
+    }
+    saved.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter::duplicates;
+    use super::super::model::{BinaryEvent, Event, StatusEvent};
+    use super::super::params::{GetParams, Limits};
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn options(folder: &std::path::Path) -> Options {
+        let replay = replay::Options { size_bytes: 1 << 20, ..replay::Options::default() };
+        Options { dedupe_bytes: 1 << 12, replay, folder: Some(folder.join("caches")) }
+    }
+
+    fn params() -> GetParams {
+        let query = [("r-live", "true"), ("name", "p"), ("version", "1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        GetParams::parse("binary", &query, &Limits { fetch_limit: 10, default_wait_secs: 0 }).unwrap()
+    }
+
+    fn completion() -> Event {
+        let mut status = StatusEvent::default();
+        (status.author.name, status.author.version) = ("p".into(), "1".into());
+        (status.entity.status, status.entity.runtime) = ("completed".into(), 60.0);
+        (status.entity.input.entity.sha256, status.entity.input.kafka_key) = ("a".repeat(64), "k".into());
+        status.entity.input.dequeued = "k.p.1.5".into();
+        Event::Status(Box::new(status))
+    }
+
+    #[test]
+    fn what_could_not_be_saved_is_saved_by_the_next_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path());
+        let caches = Caches::open(&options);
+        let event = Event::Binary(Box::new(BinaryEvent { kafka_key: "k".into(), ..BinaryEvent::default() }));
+        let (consumer, duplicates) = (params(), caches.duplicates.as_ref().unwrap());
+        let marks: Vec<_> = duplicates::marks(&consumer, [&event]).collect();
+        duplicates.seen(&marks, &Metrics::new());
+        let replay = caches.replay.as_ref().unwrap();
+        replay.put(replay.worth(&completion()).unwrap(), 0);
+
+        std::fs::write(folder.path().join("caches"), "a file where the folder has to be").unwrap();
+        caches.save();
+        std::fs::remove_file(folder.path().join("caches")).unwrap();
+        caches.save();
+        let restored = Caches::open(&options);
+        let (metrics, none) = (Metrics::new(), std::collections::HashSet::new());
+        let asking = duplicates::Asking::new(restored.duplicates.as_ref().unwrap(), &metrics, &consumer, &none);
+        assert_eq!(asking.unwrap().check(&event), Some("skipped"));
+        assert!(restored.replay.unwrap().find(&"a".repeat(64), "p", "1", 0).is_some());
+
+        std::fs::remove_dir_all(folder.path().join("caches")).unwrap();
+        caches.save();
+        assert!(!folder.path().join("caches").exists(), "nothing has changed since");
     }
 }

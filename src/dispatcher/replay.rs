@@ -179,6 +179,11 @@ impl ReplayCache {
         std::mem::take(&mut self.lock().changed)
     }
 
+    /// What [`take_changed`](Self::take_changed) told of has not been saved after all.
+    pub fn still_changed(&self) {
+        self.lock().changed = true;
+    }
+
     /// Writes down every entry, longest unused first.
     ///
     /// # Errors
