@@ -179,7 +179,7 @@ impl Round<'_> {
     fn begin(&self) -> anyhow::Result<()> {
         let sent = self.send(&body(self.options, &self.source, u64::MAX)?)?;
         ensure!(sent == u64::from(self.options.batch), "{sent} of {} events were taken in", self.options.batch);
-        let (events, _) = self.get(1)?;
+        let (events, _) = self.get(1, &mut Vec::new())?;
         ensure!(events == 0, "a consumer of what comes from now on was handed an event from before");
         Ok(())
     }
@@ -245,10 +245,10 @@ impl Round<'_> {
         let count = self.options.count;
         let seen = self.clients(|_| {
             let mut seen = Seen::default();
-            let mut last = Instant::now();
+            let (mut last, mut body) = (Instant::now(), Vec::new());
             while left.load(Ordering::Relaxed) > 0 {
                 let begun = Instant::now();
-                let (events, now) = self.get(count)?;
+                let (events, now) = self.get(count, &mut body)?;
                 if events > 0 {
                     last = now;
                     let some = left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(events));
@@ -269,17 +269,17 @@ impl Round<'_> {
         Ok(seen)
     }
 
-    /// One GET: how many events came, and when the last byte of them was there.
-    fn get(&self, count: u16) -> anyhow::Result<(u64, Instant)> {
+    /// One GET: how many events came, and when the last byte of them was there. The answer is put in place of `body`.
+    fn get(&self, count: u16, body: &mut Vec<u8>) -> anyhow::Result<(u64, Instant)> {
         let format = if self.options.avro { "&avro-format=true" } else { "" };
         let source = encoded(&self.source);
         let path = format!(
             "/api/v2/event/binary/passive?name={source}&version=1&count={count}&deadline={DEADLINE_S}\
              &r-live=true&r-source={source}{format}"
         );
-        let mut body = Vec::new();
-        self.client.get(&path).map_err(refused)?.into_body().into_reader().read_to_end(&mut body)?;
-        Ok((fetched(&body)?, Instant::now()))
+        body.clear();
+        self.client.get(&path).map_err(refused)?.into_body().into_reader().read_to_end(body)?;
+        Ok((fetched(body)?, Instant::now()))
     }
 
     /// Runs `work` once per client, on a thread of its own.
