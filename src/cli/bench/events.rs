@@ -177,7 +177,7 @@ impl Round<'_> {
 
     /// Posts once, so that the topic is there, and registers the consumer, which begins behind that.
     fn begin(&self) -> anyhow::Result<()> {
-        let sent = self.send(&body(self.options, &self.source, u64::MAX)?)?;
+        let sent = self.send(body(self.options, &self.source, u64::MAX)?.numbered(u64::MAX))?;
         ensure!(sent == u64::from(self.options.batch), "{sent} of {} events were taken in", self.options.batch);
         let (events, _) = self.get(1, &mut Vec::new())?;
         ensure!(events == 0, "a consumer of what comes from now on was handed an event from before");
@@ -201,9 +201,11 @@ impl Round<'_> {
         let until = from + bounds.measured;
         let left = AtomicU64::new(bounds.bytes);
         let seen = self.clients(|client| {
-            let bodies = self.bodies(client)?;
-            let mut seen = Seen::default();
-            for body in bodies.iter().cycle() {
+            let (mut bodies, mut seen) = (self.bodies(client)?, Seen::default());
+            for number in 0_u64.. {
+                let next = usize::try_from(number)? % bodies.len().max(1);
+                let Some(body) = bodies.get_mut(next) else { break };
+                let body = body.numbered(u64::from(client) << 48 | number);
                 let size = u64::try_from(body.len())?;
                 let room = left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
                 let begun = Instant::now();
@@ -225,7 +227,7 @@ impl Round<'_> {
         Ok(seen)
     }
 
-    fn bodies(&self, client: u16) -> anyhow::Result<Vec<Vec<u8>>> {
+    fn bodies(&self, client: u16) -> anyhow::Result<Vec<Body>> {
         let mut bodies = Vec::new();
         let mut bytes = 0;
         for number in 0..BODIES {
@@ -233,7 +235,7 @@ impl Round<'_> {
                 break;
             }
             let body = body(self.options, &self.source, u64::from(client) << 16 | u64::try_from(number)?)?;
-            bytes += body.len();
+            bytes += body.bytes.len();
             bodies.push(body);
         }
         Ok(bodies)
@@ -345,18 +347,43 @@ fn fetched(body: &[u8]) -> anyhow::Result<u64> {
     Ok(info.fetched)
 }
 
+/// Stands for the number of a request in its events.
+const NUMBER: &str = "@@@@@@@@@@@@@@@@";
+
+/// A body that is sent again and again, each time with events that have another key: where topics are compacted, of those
+/// with one key only the latest would come back.
+struct Body {
+    bytes: Vec<u8>,
+    /// Where the number stands.
+    places: Vec<usize>,
+}
+
+impl Body {
+    fn numbered(&mut self, number: u64) -> &[u8] {
+        let number = format!("{number:016x}");
+        for place in &self.places {
+            let end = place.saturating_add(number.len());
+            if let Some(here) = self.bytes.get_mut(*place..end) {
+                here.copy_from_slice(number.as_bytes());
+            }
+        }
+        &self.bytes
+    }
+}
+
 /// A body of `batch` events of about `size` bytes of JSON each, different from those of every other number.
-fn body(options: &BenchEvents, source: &str, number: u64) -> anyhow::Result<Vec<u8>> {
+fn body(options: &BenchEvents, source: &str, number: u64) -> anyhow::Result<Body> {
     let size = usize::try_from(options.size)?;
     let events =
         (0..options.batch).map(|index| event(source, number, index, size)).collect::<anyhow::Result<Vec<_>>>()?;
-    let json = serde_json::to_vec(&events)?;
-    if !options.avro {
-        return Ok(json);
+    let mut bytes = serde_json::to_vec(&events)?;
+    if options.avro {
+        let elements = model::decode_body_json(Model::Binary, &bytes)?;
+        let events: Vec<Event> = elements.into_iter().map(|element| element.event).collect::<Result<_, _>>()?;
+        bytes = model::encode_avro_bulk(Model::Binary, &events);
     }
-    let elements = model::decode_body_json(Model::Binary, &json)?;
-    let events: Vec<Event> = elements.into_iter().map(|element| element.event).collect::<Result<_, _>>()?;
-    Ok(model::encode_avro_bulk(Model::Binary, &events))
+    let places = memchr::memmem::find_iter(&bytes, NUMBER).collect();
+    Ok(Body { bytes, places })
 }
 
 /// A sourced binary with as many features as its size asks for.
@@ -369,7 +396,7 @@ fn event(source: &str, number: u64, index: u16, size: usize) -> anyhow::Result<V
     let time = "2026-01-02T03:04:05Z";
     let mut event = json!({
         "model_version": 6, "kafka_key": "tmp", "timestamp": time, "author": author, "action": "sourced",
-        "source": {"name": source, "references": {"user": "bench", "case": format!("{number}")}, "timestamp": time,
+        "source": {"name": source, "references": {"user": "bench", "case": NUMBER}, "timestamp": time,
             "path": [{"author": author, "action": "sourced", "sha256": sha256, "timestamp": time,
                 "file_format": "executable/windows/pe32", "size": 4096, "filename": "sample.bin"}]},
         "entity": {"sha256": sha256, "sha1": hash(2), "md5": hash(2), "size": 4096, "file_format": "executable/windows/pe32",
@@ -412,17 +439,17 @@ mod tests {
 
     #[test]
     fn events_are_valid_different_and_as_long_as_asked_for() {
-        let body_of = |number| body(&options(3, false), "bench-1", number).unwrap();
-        let (one, other) = (body_of(1), body_of(2));
-        assert!((3 * 2048..3 * 2300).contains(&one.len()), "{}", one.len());
-        let keys: std::collections::BTreeSet<String> = [one, other]
-            .iter()
-            .flat_map(|json| model::decode_body_json(Model::Binary, json).unwrap())
-            .map(|element| model::kafka_key(&element.event.unwrap(), [0; 32]).unwrap())
-            .collect();
-        assert_eq!(keys.len(), 6);
-        let avro = body(&options(3, true), "bench-1", 1).unwrap();
-        assert_eq!(model::decode_body_avro(Model::Binary, &avro).unwrap().len(), 3);
+        let mut body = body(&options(3, false), "bench-1", 1).unwrap();
+        assert!((3 * 2048..3 * 2300).contains(&body.bytes.len()), "{}", body.bytes.len());
+        let mut keys = std::collections::BTreeSet::new();
+        for number in [1, 2, u64::MAX] {
+            let elements = model::decode_body_json(Model::Binary, body.numbered(number)).unwrap();
+            keys.extend(elements.into_iter().map(|e| model::kafka_key(&e.event.unwrap(), [0; 32]).unwrap()));
+        }
+        assert_eq!(keys.len(), 9);
+        let mut avro = super::body(&options(3, true), "bench-1", 1).unwrap();
+        assert_eq!(avro.places.len(), 3);
+        assert_eq!(model::decode_body_avro(Model::Binary, avro.numbered(7)).unwrap().len(), 3);
     }
 
     #[test]
