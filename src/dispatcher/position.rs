@@ -79,6 +79,11 @@ impl Position {
         self.next.min(first(&self.outstanding)).min(first(&self.returned))
     }
 
+    /// Whether the durable position says all there is to say: nothing below what comes next is on its way or came back.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outstanding.is_empty() && self.returned.is_empty()
+    }
+
     /// True once everything below the end has been delivered.
     pub(super) fn finished(&self) -> bool {
         self.end.is_some_and(|end| self.low() >= end)

@@ -228,6 +228,14 @@ impl Reader {
         self.lock().closed
     }
 
+    /// Whether it can leave the memory without a trace: else the next one would hand out again what was delivered behind
+    /// an answer that was lost.
+    pub fn is_settled(&self) -> bool {
+        let state = self.lock();
+        let mut places = state.subscriptions.iter().flat_map(|subscription| subscription.places.values());
+        places.all(|place| place.position.is_settled())
+    }
+
     /// Forgets every position of its groups, durably, before it is opened.
     ///
     /// # Errors

@@ -12,7 +12,8 @@ struct Entry {
     used_ms: i64,
 }
 
-/// Bounded: past the limit the ones idle longest leave, which costs nothing but opening them again.
+/// Bounded: past the limit the ones idle longest leave, which costs nothing but opening them again. Those that lost an
+/// answer which was not fetched again stay as long as there is room for twice as many: see [`Reader::is_settled`].
 pub struct Readers {
     context: ReaderContext,
     limit: usize,
@@ -45,32 +46,42 @@ impl Readers {
             return (entry.reader.clone(), None);
         }
         if entries.len() >= self.limit {
-            evict(&mut entries, self.limit / 2);
+            evict(&mut entries, self.limit);
         }
         let reader = Arc::new(Reader::new(self.context.clone(), wanted()));
         let old = entries.insert(key, Entry { reader: reader.clone(), used_ms: now_ms });
         (reader, old.map(|entry| entry.reader))
     }
 
-    /// Removes those that nobody has asked since and nobody holds. Returns how many they were. Contract events.md 5.2.
+    /// Removes those that nobody has asked since and nobody holds, unless an answer of theirs was lost: what came behind it
+    /// would come again. Returns how many they were. Contract events.md 5.2.
     pub fn drop_idle(&self, since_ms: i64) -> usize {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let before = entries.len();
-        entries.retain(|_, entry| entry.used_ms > since_ms || Arc::strong_count(&entry.reader) > 1);
+        let idle = |entry: &Entry| entry.used_ms <= since_ms && Arc::strong_count(&entry.reader) == 1;
+        entries.retain(|_, entry| !(idle(entry) && entry.reader.is_settled()));
         before - entries.len()
+    }
+
+    /// How many are in memory.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
-/// Removes the longest idle readers nobody holds until `keep` are left.
-fn evict(entries: &mut HashMap<PluginKey, Entry>, keep: usize) {
+/// Removes the longest idle readers nobody holds until `limit / 2` are left; unsettled ones only from `2 * limit` on.
+fn evict(entries: &mut HashMap<PluginKey, Entry>, limit: usize) {
     let mut idle: Vec<_> = entries
         .iter()
         .filter(|(_, entry)| Arc::strong_count(&entry.reader) == 1)
-        .map(|(key, entry)| (entry.used_ms, key.clone()))
+        .map(|(key, entry)| (!entry.reader.is_settled(), entry.used_ms, key.clone()))
         .collect();
     idle.sort();
-    let surplus = entries.len().saturating_sub(keep);
-    idle.into_iter().take(surplus).for_each(|(_, key)| drop(entries.remove(&key)));
+    let full = entries.len() >= limit.saturating_mul(2);
+    let surplus = entries.len().saturating_sub(limit / 2);
+    let leaving = idle.into_iter().filter(|(unsettled, ..)| full || !unsettled).take(surplus);
+    leaving.for_each(|(_, _, key)| drop(entries.remove(&key)));
 }
 
 #[cfg(test)]
