@@ -327,6 +327,8 @@ pub fn prepare_topics(options: &Options, broker: &Broker) -> Result<(), PrepareE
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod world;
 
 /// A topic as the plan wants it, to be made.

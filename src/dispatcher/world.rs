@@ -102,9 +102,15 @@ impl World {
     }
 
     pub(super) fn with(caches: caches::Options) -> Self {
+        Self::changed(|options| options.caches = caches)
+    }
+
+    /// With other options than most.
+    pub(super) fn changed(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicI64::new(START_MS));
-        let options = Options { caches, ..options() };
+        let mut options = options();
+        change(&mut options);
         let (store, hub) = open(&folder, &clock, &options);
         Self { hub, clock, options, store, folder }
     }
@@ -118,6 +124,11 @@ impl World {
         drop(store);
         let (store, hub) = open(&folder, &clock, &options);
         Self { hub, clock, options, store, folder }
+    }
+
+    /// From now on nothing can be written, as after a failed write.
+    pub(super) fn stop_writing(&self) {
+        self.store.close();
     }
 
     pub(super) fn dispatcher(&self) -> &Arc<Dispatcher> {

@@ -23,6 +23,6 @@ pub use writer::{Frame, PIECE_BYTES, Writer};
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-mod random;
+pub(crate) mod random;
 #[cfg(test)]
 mod tests;

@@ -141,6 +141,7 @@ fn a_status_is_judged_by_its_input_without_the_streams() {
         ("r-action=mapped", Some("reject_event_type")),
         ("d-action=sourced", Some("reject_event_type")),
         ("r-content=true", None),
+        ("r-content=true&r-source=lab", None),
         ("name=amy&d-self=1", Some("reject_self")),
         ("name=Carver&d-self=1", None),
         ("r-under-content-size=4&r-streams=pcap", None),
@@ -148,6 +149,9 @@ fn a_status_is_judged_by_its_input_without_the_streams() {
     for (query, wanted) in table {
         assert_eq!(check(&params(query), &Event::Status(Box::new(event.clone()))), wanted, "{query}");
     }
+    // `r-content` stands for two actions, and without streams for nothing more.
+    event.entity.input.action = "mapped".into();
+    assert_eq!(check(&params("r-content=true"), &Event::Status(Box::new(event))), Some("reject_event_type"));
 }
 
 #[test]
