@@ -1,6 +1,6 @@
 //! The clients of a round: they work until the server dies under them and note what they were promised.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -146,36 +146,141 @@ fn check_blobs(server: &Server, blobs: &[Blob]) {
     }
 }
 
-/// A consumer group that goes on over all rounds.
+/// Whether plugins are paused for certain: a request for a pause was answered. It lasts longer than the test.
 #[derive(Debug, Default)]
+pub(crate) struct Pause {
+    certain: AtomicBool,
+}
+
+impl Pause {
+    /// Asks for a pause until an answer comes. What is posted with it is refused, which changes nothing.
+    pub(crate) fn request(&self, address: SocketAddr, mut random: Random, stop: &AtomicBool) {
+        let mut client = Client::new(address);
+        breathe(&mut random, 60);
+        while !stopped(stop) {
+            let Ok(answer) = client.try_post("/api/v2/event?model=binary&pause_plugins=true", b"[]") else { return };
+            answer.expect_any_error(422);
+            self.certain.store(true, Ordering::SeqCst);
+            breathe(&mut random, 200);
+        }
+    }
+
+    pub(crate) fn is_certain(&self) -> bool {
+        self.certain.load(Ordering::SeqCst)
+    }
+}
+
+/// A consumer group that goes on over all rounds.
+#[derive(Debug)]
 pub(crate) struct GroupReader {
-    /// How often each id was delivered.
-    seen: HashMap<String, usize>,
+    name: &'static str,
+    task: bool,
+    /// One request in so many is a reset; 0 for none at all.
+    resets: u64,
+    /// What was delivered since the last reset.
+    seen: HashSet<String>,
+    /// What was delivered before a reset that nobody answered: it comes again if that reset counts.
+    before: HashSet<String>,
     /// The last two answers of this life of the server.
     recent: VecDeque<Vec<String>>,
     /// What may come again: the kill can have come before the server noted that its answer had been read.
     in_doubt: HashSet<String>,
+    deliveries: usize,
+    repeated: usize,
+    reset_count: usize,
 }
 
 impl GroupReader {
-    pub(crate) fn run(&mut self, address: SocketAddr, mut random: Random, stop: &AtomicBool) {
+    pub(crate) fn new(name: &'static str) -> GroupReader {
+        GroupReader {
+            name,
+            task: false,
+            resets: 0,
+            seen: HashSet::new(),
+            before: HashSet::new(),
+            recent: VecDeque::new(),
+            in_doubt: HashSet::new(),
+            deliveries: 0,
+            repeated: 0,
+            reset_count: 0,
+        }
+    }
+
+    /// One that starts over with every `resets`th request, about.
+    pub(crate) fn resetting(name: &'static str, resets: u64) -> GroupReader {
+        GroupReader { resets, ..GroupReader::new(name) }
+    }
+
+    /// One that takes tasks, and so waits while plugins are paused.
+    pub(crate) fn of_tasks(name: &'static str) -> GroupReader {
+        GroupReader { task: true, ..GroupReader::new(name) }
+    }
+
+    fn target(&self, count: u64) -> String {
+        let (name, kind) = (self.name, if self.task { "active" } else { "passive" });
+        format!("/api/v2/event/binary/{kind}?name={name}&version=1&count={count}&deadline=0&r-historic=true")
+    }
+
+    /// The name of its group in the log.
+    fn group(&self) -> String {
+        format!("t1-azul-{}-1-binary-allsrc-alltype-H-historic", self.name)
+    }
+
+    pub(crate) fn run(&mut self, address: SocketAddr, mut random: Random, stop: &AtomicBool, pause: &Pause) {
         let mut client = Client::new(address);
         while !stopped(stop) {
-            let count = 1 + random.below(100);
-            let Ok(answer) = client.try_get(&target(count)) else {
+            let reset = self.resets > 0 && random.below(self.resets) == 0;
+            let target = self.target(1 + random.below(100)) + if reset { "&reset=true" } else { "" };
+            let paused = self.task && pause.is_certain();
+            let Ok(answer) = client.try_get(&target) else {
+                if reset {
+                    self.before.extend(self.seen.drain());
+                }
                 break;
             };
-            self.note(&Batch::read(&answer));
+            let batch = Batch::read(&answer);
+            assert!(
+                !paused || (batch.info["paused"] == true && batch.events.is_empty()),
+                "a pause was forgotten: {batch:?}"
+            );
+            if reset {
+                self.was_reset();
+            }
+            self.note(&batch);
             breathe(&mut random, 25);
         }
         self.in_doubt.extend(self.recent.drain(..).flatten());
+    }
+
+    /// Nothing of what came before counts any more.
+    fn was_reset(&mut self) {
+        self.seen.clear();
+        self.before.clear();
+        self.recent.clear();
+        self.in_doubt.clear();
+        self.reset_count += 1;
+    }
+
+    /// Moves the group to the beginning with the command, while no server runs.
+    pub(crate) fn reset_by_command(&mut self, server: &Server) {
+        // Before its first answer there need not be such a group.
+        if self.deliveries > 0 {
+            server.cli(["groups", "reset", &self.group(), "--to", "earliest"]).expect_code(0);
+            self.was_reset();
+        }
+    }
+
+    /// A pause that was answered holds tasks back, whatever was killed since.
+    pub(crate) fn check_paused(&self, server: &Server, pause: &Pause) {
+        let batch = Batch::read(&server.client().get(&self.target(1)));
+        assert!(!pause.is_certain() || batch.info["paused"] == true, "a pause was forgotten: {batch:?}");
     }
 
     /// Reads to the end of everything.
     pub(crate) fn drain(&mut self, server: &Server) {
         let mut client = server.client();
         loop {
-            let batch = Batch::read(&client.get(&target(1000)));
+            let batch = Batch::read(&client.get(&self.target(1000)));
             if batch.events.is_empty() {
                 return;
             }
@@ -186,9 +291,15 @@ impl GroupReader {
     fn note(&mut self, batch: &Batch) {
         let ids = batch.ids();
         for id in &ids {
-            let times = self.seen.entry(id.clone()).or_default();
-            assert!(*times == 0 || self.in_doubt.remove(id), "{id} came again, and not around a kill");
-            *times += 1;
+            let in_doubt = self.in_doubt.remove(id);
+            assert!(!self.seen.contains(id) || in_doubt, "{}: {id} came again, and not around a kill", self.name);
+            if self.before.contains(id) && !in_doubt {
+                // The reset that nobody answered counts: everything has to come again.
+                self.before.clear();
+            }
+            self.repeated += usize::from(in_doubt);
+            self.deliveries += 1;
+            self.seen.insert(id.clone());
         }
         if !ids.is_empty() {
             self.recent.push_back(ids);
@@ -201,22 +312,16 @@ impl GroupReader {
     /// Every event of the log was delivered, and nothing else.
     pub(crate) fn check(&self, ledger: &Ledger) {
         for id in ledger.in_the_log() {
-            assert!(self.seen.contains_key(id), "the group was never given {id}");
+            let name = self.name;
+            assert!(self.seen.contains(id) || self.before.contains(id), "{name} was never given {id}");
         }
-        for id in self.seen.keys() {
-            assert!(ledger.is_in_the_log(id), "the group was given {id}, which is not in the log");
+        for id in self.seen.iter().chain(&self.before) {
+            assert!(ledger.is_in_the_log(id), "{} was given {id}, which is not in the log", self.name);
         }
     }
 
-    pub(crate) fn deliveries(&self) -> usize {
-        self.seen.values().sum()
+    /// `deliveries`, those among them that came again around a kill, and resets.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        (self.deliveries, self.repeated, self.reset_count)
     }
-
-    pub(crate) fn repeated(&self) -> usize {
-        self.deliveries() - self.seen.len()
-    }
-}
-
-fn target(count: u64) -> String {
-    format!("/api/v2/event/binary/passive?name=group&version=1&count={count}&deadline=0&r-historic=true")
 }

@@ -86,11 +86,11 @@ pub(crate) fn parts(response: &Response) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
+    memchr::memmem::find(text, wanted)
 }
 
 fn occurrences(text: &[u8], wanted: &[u8]) -> usize {
-    text.windows(wanted.len()).filter(|window| *window == wanted).count()
+    memchr::memmem::find_iter(text, wanted).count()
 }
 
 #[cfg(test)]
