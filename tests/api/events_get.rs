@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::support::batch::parts;
 use crate::support::events::{E1_KEY, carved, carver_status, e1, e1_final, id, sourced, with, without};
-use crate::support::{Batch, Server};
+use crate::support::{Batch, Config, Server};
 
 const PASSIVE: &str = "binary/passive";
+const ACTIONS: [&str; 5] = ["sourced", "extracted", "augmented", "mapped", "enriched"];
 
 fn one_filter(batch: &Batch, key: &str) {
     assert!(batch.events.is_empty(), "{batch:?}");
@@ -418,6 +419,56 @@ fn two_readers_of_one_key_share_the_events() {
     });
     ids.sort();
     assert_eq!(ids, (0..total).map(|number| format!("{number:064}")).collect::<Vec<_>>(), "each exactly once");
+}
+
+/// What the process has read from files so far, in bytes; what comes over sockets is not in it.
+fn bytes_read(server: &Server) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).expect("the process runs");
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).expect("rchar")
+}
+
+/// Five source topics of five actions each, and nothing new in any of them.
+#[test]
+fn polls_with_nothing_new_read_nothing_from_the_disk() {
+    let sources = ["one", "two", "three", "four", "five"];
+    let config = sources.iter().fold(Config::examples(), |config, name| config.section(&format!("sources.{name}")));
+    let server = Server::with(&config);
+    let mut events = 0;
+    for (source, action) in sources.iter().flat_map(|source| ACTIONS.map(|action| (source, action))) {
+        server.publish_ok("binary", &with_action(sourced(&id('a'), source), action));
+        events += 1;
+    }
+    let sources: String = sources.iter().map(|source| format!("&r-source={source}")).collect();
+    let actions: String = ACTIONS.iter().map(|action| format!("&r-action={action}")).collect();
+    for (kind, flows) in [("passive", "r-historic=true"), ("active", "r-expedite=true&r-live=true&r-historic=true")] {
+        let query = format!("name=poll&version=1&count=1000&deadline=0&{flows}{sources}{actions}");
+        let target = format!("/api/v2/event/binary/{kind}?{query}");
+        let mut client = server.client();
+        assert_eq!(Batch::read(&client.get(&target)).events.len(), events);
+        assert!(Batch::read(&client.get(&target)).events.is_empty());
+        let (of_the_log, of_all) = (server.metric("azulite_log_read_bytes_total"), bytes_read(&server));
+        for _ in 0..100 {
+            assert!(Batch::read(&client.get(&target)).events.is_empty());
+        }
+        let of_all = bytes_read(&server) - of_all;
+        assert_eq!(server.metric("azulite_log_read_bytes_total"), of_the_log, "{kind}");
+        // Wake-ups between threads are counted as reads of eight bytes.
+        assert!(of_all < 100 * 64, "{kind}: {of_all} bytes");
+    }
+}
+
+/// The event with this action, and the streams it has to have.
+fn with_action(event: Value, action: &str) -> Value {
+    let event = with(with(event, "/action", json!(action)), "/source/path/0/action", json!(action));
+    let content = event["entity"]["datastreams"][0].clone();
+    let text = with(content.clone(), "/label", json!("text"));
+    let streams = match action {
+        "augmented" => json!([content, text]),
+        "mapped" => json!([text]),
+        "enriched" => json!([]),
+        _ => json!([content]),
+    };
+    with(event, "/entity/datastreams", streams)
 }
 
 #[test]
