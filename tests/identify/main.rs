@@ -1,7 +1,10 @@
-//! Identification with its child processes: what happens when a child fails, and what a child may do.
+//! Identification with its child processes: what happens when a child fails, what a child may do, and what hostile files
+//! cost.
 
 #[cfg(test)]
 mod children;
+#[cfg(test)]
+mod hostile;
 
 #[cfg(test)]
 use std::sync::Arc;
