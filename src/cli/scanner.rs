@@ -6,7 +6,11 @@ use crate::identify::content;
 
 /// Answers on standard input until that is closed. There is nobody to tell of trouble: who asked notices by itself.
 pub(super) fn run(args: &Scanner) -> Exit {
-    match content::serve(args.max_bytes) {
+    #[cfg(feature = "libmagic")]
+    let served = if args.libmagic { content::serve_libmagic() } else { content::serve(args.max_bytes) };
+    #[cfg(not(feature = "libmagic"))]
+    let served = content::serve(args.max_bytes);
+    match served {
         Ok(()) => Exit::Done,
         Err(_) => Exit::Failed,
     }

@@ -24,9 +24,11 @@ const LINES_MAX: usize = 128;
 
 /// What the magic engine says about one file, strongest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lines {
-    pub(super) magics: Vec<String>,
-    pub(super) mimes: Vec<String>,
+pub struct Lines {
+    /// Descriptions.
+    pub magics: Vec<String>,
+    /// Mime names.
+    pub mimes: Vec<String>,
 }
 
 /// Lines for a file of `size` bytes that begins with `head`.

@@ -15,6 +15,8 @@ mod elf;
 mod engine;
 mod gates;
 mod indicators;
+#[cfg(feature = "libmagic")]
+mod libmagic;
 mod magic;
 mod mimes;
 mod opinion;
@@ -30,6 +32,7 @@ mod zip;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
+pub use self::magic::Lines;
 use content::{ContentScanner, Facts, Scan};
 pub use digest::{DigestError, Digester, Digests, Mode, SPREAD_AT, digest_reader, ssdeep_reader};
 pub use opinion::{disagrees, second_opinion};
@@ -120,7 +123,11 @@ impl Identifier {
         if size == 0 || whole_head.is_empty() {
             return Ok((self.completed("unknown", "inode/x-empty", "empty"), None, whole_head));
         }
-        let lines = magic::lines(&self.engine, &mut source, size, &whole_head)?;
+        source.seek(SeekFrom::Start(0))?;
+        let lines = match self.scanner.lines(size, &mut source)? {
+            Some(lines) => lines,
+            None => magic::lines(&self.engine, &mut source, size, &whole_head)?,
+        };
         let first = first_type(&lines);
         let head = whole_head.get(..HEAD_LEN).unwrap_or(&whole_head);
         let indicated = indicators::indicated(first, head).unwrap_or(first);

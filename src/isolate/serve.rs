@@ -1,4 +1,4 @@
-//! The child's side: confined first, then one request after another until the parent closes the socket.
+//! The child's side: ready and confined first, then one request after another until the parent closes the socket.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -21,7 +21,8 @@ pub trait Service {
     fn answer(&mut self, request: Self::Request, body: &[u8]) -> Self::Answer;
 }
 
-/// Confines this process, starts the service, and answers what comes in through standard input, which is a socket.
+/// Starts the service, which may still read what it needs, confines this process for good, and answers what comes in
+/// through standard input, which is a socket.
 ///
 /// Returns when the parent has closed its end.
 ///
@@ -30,7 +31,7 @@ pub trait Service {
 /// parent is told.
 pub fn serve<S: Service>(limits: &Limits, start: impl FnOnce() -> Result<S, String>) -> io::Result<()> {
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let service = confine::confine(limits).and_then(|()| start());
+    let service = start().and_then(|service| confine::confine(limits).map(|()| service));
     let greeting: Greeting = service.as_ref().map(|_| ()).map_err(Clone::clone);
     socket.write_all(&answer(0, &greeting).ok_or(ErrorKind::InvalidData)?)?;
     match service {

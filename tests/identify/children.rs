@@ -202,6 +202,18 @@ fn children_with_nothing_to_do_are_stopped() {
     assert_eq!(pool.counts(), Counts { started: 1, lost: 0 });
 }
 
+/// What `file` says, in its words.
+#[cfg(feature = "libmagic")]
+#[test]
+fn the_text_comes_from_the_library_of_the_system() {
+    let found = super::identifier().identify(Cursor::new(b"#!/bin/sh\necho hi\n")).unwrap();
+    assert_eq!(found.magic, "POSIX shell script text executable");
+    assert_eq!((found.mime.as_str(), found.file_format.as_str()), ("text/x-shellscript", "code/shell"));
+    assert_eq!(super::identifier().identify(Cursor::new(RUST)).unwrap().file_format, "code/rust");
+}
+
+/// With libmagic the first to fail would be that.
+#[cfg(not(feature = "libmagic"))]
 #[test]
 fn a_failed_scan_keeps_the_type_and_says_so_in_magic() {
     let program = Program { path: "/bin/sh".into(), arguments: vec!["-c".into(), "exit 1".into()] };

@@ -76,4 +76,8 @@ pub struct Reidentify {
 pub struct Scanner {
     /// Largest content that it is sent
     pub max_bytes: u64,
+    /// Ask the system's libmagic
+    #[cfg(feature = "libmagic")]
+    #[arg(long)]
+    pub libmagic: bool,
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use super::rules::{Rules, TIME_LIMIT_S};
 use super::{ContentScanner, Facts, Scan};
+#[cfg(feature = "libmagic")]
+use crate::identify::Lines;
+#[cfg(feature = "libmagic")]
+use crate::identify::libmagic::{LIBMAGIC, Libmagic};
 use crate::isolate::{self, CallError, Counts, Limits, Options, Pool, Program, Service};
 
 /// The hidden command that a child is started with; what follows are the limits.
@@ -30,6 +34,8 @@ const CPU_SECONDS: u64 = 3600;
 pub struct Isolated {
     pool: Pool,
     max_bytes: u64,
+    #[cfg(feature = "libmagic")]
+    libmagic: Libmagic,
 }
 
 /// Limits of a child that is to take content of `max_bytes`.
@@ -52,8 +58,18 @@ impl Isolated {
     /// As [`Self::start`].
     pub fn with_program(program: Program, workers: usize, max_bytes: u64) -> io::Result<Self> {
         let limits = limits(max_bytes);
+        #[cfg(feature = "libmagic")]
+        let libmagic = {
+            let path = program.path.clone();
+            Libmagic::start(Program { path, arguments: [SCANNER, "0", LIBMAGIC].map(Into::into).to_vec() }, workers)?
+        };
         let pool = Pool::start(Options { program, limits, workers, idle: IDLE, wait: WAIT })?;
-        Ok(Self { pool, max_bytes })
+        Ok(Self {
+            pool,
+            max_bytes,
+            #[cfg(feature = "libmagic")]
+            libmagic,
+        })
     }
 
     /// How many children there were.
@@ -74,6 +90,11 @@ impl ContentScanner for Isolated {
             Err(error) => Ok(Scan::Failed(error.to_string())),
         }
     }
+
+    #[cfg(feature = "libmagic")]
+    fn lines(&self, size: u64, content: &mut dyn Read) -> io::Result<Option<Lines>> {
+        self.libmagic.lines(size, content).map(Some)
+    }
 }
 
 /// Is such a child: scans content of at most `max_bytes` that comes in through standard input.
@@ -82,6 +103,15 @@ impl ContentScanner for Isolated {
 /// As [`isolate::serve`].
 pub fn serve(max_bytes: u64) -> io::Result<()> {
     isolate::serve(&limits(max_bytes), Rules::compile)
+}
+
+/// Is a child that asks libmagic.
+///
+/// # Errors
+/// As [`isolate::serve`].
+#[cfg(feature = "libmagic")]
+pub fn serve_libmagic() -> io::Result<()> {
+    crate::identify::libmagic::serve()
 }
 
 impl Service for Rules {

@@ -11,11 +11,13 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+#[cfg(feature = "libmagic")]
+pub use isolated::serve_libmagic;
 pub use isolated::{Isolated, SCANNER, serve};
 use rules::Rules;
 use serde::{Deserialize, Serialize};
 
-use super::LoadError;
+use super::{Lines, LoadError};
 
 /// Size above which content is not looked through, unless the configuration says otherwise.
 pub const CONTENT_MAX_BYTES: u64 = 64 << 20;
@@ -51,6 +53,14 @@ pub trait ContentScanner: fmt::Debug + Send + Sync {
     /// # Errors
     /// Only those of `content`.
     fn scan(&self, facts: &Facts, size: u64, content: &mut dyn Read) -> io::Result<Scan>;
+
+    /// The magic and mime lines of the `size` bytes of `content`, if this scanner is to be asked for them. Blocking.
+    ///
+    /// # Errors
+    /// Only those of `content`.
+    fn lines(&self, _size: u64, _content: &mut dyn Read) -> io::Result<Option<Lines>> {
+        Ok(None)
+    }
 }
 
 /// A scanner for this process, over `workers` children at most: [`Isolated`], and in the tests of this crate, whose
