@@ -94,6 +94,7 @@ mod tests {
     use super::super::model::{BinaryEvent, Event, StatusEvent};
     use super::super::params::{GetParams, Limits};
     use super::*;
+    use crate::broker::Rewind;
     use crate::metrics::Metrics;
 
     fn options(folder: &std::path::Path) -> Options {
@@ -122,7 +123,7 @@ mod tests {
         let caches = Caches::open(&options);
         let event = Event::Binary(Box::new(BinaryEvent { kafka_key: "k".into(), ..BinaryEvent::default() }));
         let (consumer, duplicates) = (params(), caches.duplicates.as_ref().unwrap());
-        let marks: Vec<_> = duplicates::marks(&consumer, [&event]).collect();
+        let marks: Vec<_> = duplicates::marks((&consumer, Rewind::default()), [&event]).collect();
         duplicates.seen(&marks, &Metrics::new());
         let replay = caches.replay.as_ref().unwrap();
         replay.put(replay.worth(&completion()).unwrap(), 0);
@@ -133,7 +134,12 @@ mod tests {
         caches.save();
         let restored = Caches::open(&options);
         let (metrics, none) = (Metrics::new(), std::collections::HashSet::new());
-        let asking = duplicates::Asking::new(restored.duplicates.as_ref().unwrap(), &metrics, &consumer, &none);
+        let asking = duplicates::Asking::new(
+            restored.duplicates.as_ref().unwrap(),
+            &metrics,
+            (&consumer, Rewind::default()),
+            &none,
+        );
         assert_eq!(asking.unwrap().check(&event), Some("skipped"));
         assert!(restored.replay.unwrap().find(&"a".repeat(64), "p", "1", 0).is_some());
 

@@ -448,9 +448,8 @@ impl Gather {
         let Some(replayer) = Replayer::new(&self.dispatcher, &self.params, now_ms) else { return };
         let started = Instant::now();
         let known = items.iter().enumerate().filter(|(_, item)| replayer.knows(&item.event));
-        let owned = known.filter_map(|(index, item)| {
-            Some((index, model::decode_avro(Model::Binary, &item.candidate.value).ok()?))
-        });
+        let owned = known
+            .filter_map(|(index, item)| Some((index, model::decode_avro(Model::Binary, &item.candidate.value).ok()?)));
         let (indices, events): (Vec<usize>, Vec<Event>) = owned.unzip();
         if !events.is_empty() {
             let failed = |event: &Event, error: &NotReplayed| {

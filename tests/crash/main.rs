@@ -80,7 +80,7 @@ mod tests {
                 server.kill();
                 stop.store(true, Ordering::Relaxed);
             });
-            if random.next() % RESET_BY_COMMAND_EVERY == 0 {
+            if random.next().is_multiple_of(RESET_BY_COMMAND_EVERY) {
                 resetter.reset_by_command(&server);
             }
             server.launch();
