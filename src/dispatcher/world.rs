@@ -176,7 +176,8 @@ impl World {
         let answer = self.hub.get(request).await.unwrap();
         let head = String::from_utf8(answer.body[0].to_vec()).unwrap();
         let info = head.split("\r\n\r\n").nth(1).unwrap().split("\r\n--").next().unwrap();
-        let events: Value = serde_json::from_slice(&answer.body[1]).unwrap();
+        // Between head and tail there is a piece for each pass.
+        let events: Value = serde_json::from_slice(&answer.body[1..answer.body.len() - 1].concat()).unwrap();
         let got =
             Got { info: serde_json::from_str(info).unwrap(), events: events["events"].as_array().unwrap().clone() };
         if arrives && let Some(delivery) = answer.delivery {
