@@ -325,6 +325,7 @@ pub fn store_options(config: &Config) -> azulite_storage::Options {
         segment_bytes: storage.segment_bytes,
         commit_bytes: bytes(storage.commit_bytes),
         queue_bytes: bytes(storage.queue_bytes),
+        encoding: config.streams.encoding,
         inline_bytes: bytes(config.streams.inline_threshold),
         cache_bytes: bytes(storage.cache_bytes),
         reserve_bytes: storage.reserve.bytes_of(disk_size(&storage.data_dir)),

@@ -16,7 +16,9 @@ use azulite_migrations::{Mode, migrate};
 use azulite_storage::fs::RealFs;
 use azulite_storage::offsets::CommittedOffset;
 use azulite_storage::state::BlobRefKey;
-use azulite_storage::{Append, BatchBuilder, Lane, NewTopic, Options, Records, Sha256, Store, TopicPartition};
+use azulite_storage::{
+    Append, BatchBuilder, Encoding, Lane, NewTopic, Options, Records, Sha256, Store, TopicPartition,
+};
 
 const BLOB: &[u8] = b"azulite sample line one\n";
 const BLOB_SHA256: &str = "7fb5af0ab20332773c5553f3f940141bd933e205e8c192505fad4ab9e59f8dcb";
@@ -66,8 +68,9 @@ fn write(root: &Path) {
     store.publish(staged, &blob_key(), b"description".to_vec()).unwrap();
 }
 
-fn check(root: &Path) {
-    let store = open(root);
+fn check(root: &Path, encoding: Encoding) {
+    let options = Options { segment_bytes: 1 << 20, encoding, ..Options::new(root.to_owned()) };
+    let store = Store::open(Arc::new(RealFs), options).unwrap();
     assert_eq!(store.report().damage, Vec::<String>::new());
     let topic = store.topic(&place().topic).unwrap();
     assert_eq!(topic.config["cleanup.policy"], "compact");
@@ -102,6 +105,7 @@ fn a_directory_of_format_1_opens_with_everything_in_it() {
     copy(&fixture(), &root);
     let outcome = migrate(&RealFs, &root, Mode::Run).unwrap();
     assert!(outcome.to_string().starts_with("nothing to do"), "{outcome}");
-    check(&root);
-    check(&root);
+    check(&root, Encoding::Plain);
+    check(&root, Encoding::Xor);
+    check(&root, Encoding::Aes256);
 }

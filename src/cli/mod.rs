@@ -36,6 +36,7 @@ use crate::serve::{self, ServeError};
 use args::{BenchCommand, Cli, Command};
 use azulite_storage::OpenError;
 use azulite_storage::log::ReadError;
+use azulite_storage::secret::KeyError;
 use exit::Exit;
 
 /// Parses the command line, runs the command, says how the process ends.
@@ -170,10 +171,13 @@ fn open_exit(error: &OpenError) -> Exit {
     match error {
         OpenError::Locked { .. } => Exit::Locked,
         OpenError::Format { .. } => Exit::Usage,
-        OpenError::Stamp(_) | OpenError::StateDamaged { .. } | OpenError::Read(ReadError::Damaged { .. }) => {
-            Exit::Damaged
-        }
+        // Starting again does not bring a key back.
+        OpenError::Key(KeyError::Missing { .. } | KeyError::Wrong { .. } | KeyError::Unreadable { .. })
+        | OpenError::Stamp(_)
+        | OpenError::StateDamaged { .. }
+        | OpenError::Read(ReadError::Damaged { .. }) => Exit::Damaged,
         OpenError::Io { .. }
+        | OpenError::Key(KeyError::Io { .. })
         | OpenError::Index(_)
         | OpenError::Catalogue(_)
         | OpenError::Blobs(_)

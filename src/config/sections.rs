@@ -4,6 +4,7 @@
 //! `appliance.toml` says why each default is what it is, and a test keeps the two equal.
 
 use super::units::{self, Listen};
+use azulite_storage::Encoding;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -409,6 +410,8 @@ pub struct Streams {
     pub max_uploads: u32,
     /// Whether blobs leave a day after the events of their source.
     pub automatic_ageoff: bool,
+    /// What is done to the bytes of blobs that are stored from now on.
+    pub encoding: Encoding,
     /// Blobs of up to this size go into the log; 0: none does.
     #[serde(with = "units::size")]
     pub inline_threshold: u64,
@@ -421,6 +424,7 @@ impl Default for Streams {
             max_upload_bytes: 0,
             max_uploads: 64,
             automatic_ageoff: false,
+            encoding: Encoding::Xor,
             inline_threshold: 64 << 10,
         }
     }

@@ -146,7 +146,7 @@ impl Staged for Upload {
     }
 
     fn reader(&mut self) -> Result<Box<dyn ReadSeek>, StoreError> {
-        Ok(Box::new(Cursor { file: self.file.reader(), position: 0 }))
+        Ok(Box::new(Cursor { file: self.file.reader()?, position: 0 }))
     }
 
     fn publish(self: Box<Self>, hash: &Sha256, place: &Place, record: &BlobRecord) -> Result<(), StoreError> {
@@ -168,9 +168,14 @@ impl BlobReader for Reader {
 
     fn read_exact_at(&self, buf: &mut [u8], position: u64) -> Result<(), StoreError> {
         let mut cursor = Cursor { file: self.file.clone(), position };
-        cursor.read_exact(buf).map_err(|error| match error.kind() == io::ErrorKind::UnexpectedEof {
-            true => StoreError::Damaged(format!("{} ends before byte {}", self.hash, self.file.len())),
-            false => StoreError::Io(error),
+        cursor.read_exact(buf).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                StoreError::Damaged(format!("{} ends before byte {}", self.hash, self.file.len()))
+            } else if error.kind() == io::ErrorKind::InvalidData {
+                StoreError::Damaged(format!("{}: {error}", self.hash))
+            } else {
+                StoreError::Io(error)
+            }
         })
     }
 }

@@ -14,7 +14,8 @@ use bytes::Bytes;
 
 use crate::catalogue::CatalogueError;
 use crate::dir_syncs::DirSyncs;
-use crate::fs::{Fs, FsFile, is_full};
+use crate::encoding::{Codec, Codecs, Encoding, Opener, copy_at};
+use crate::fs::{Fs, is_full};
 use crate::ids::{SegmentNumber, Sha256};
 use crate::index::IndexError;
 use crate::segments::random_u64;
@@ -139,6 +140,7 @@ pub(crate) struct Stage {
     staging: PathBuf,
     counter: Arc<AtomicU64>,
     inline_bytes: usize,
+    codecs: Codecs,
 }
 
 impl Stage {
@@ -150,7 +152,13 @@ impl Stage {
     /// A new file.
     pub(crate) fn create(&self) -> Result<StagingFile, BlobError> {
         let name = format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed));
-        StagingFile::create(self.fs.clone(), self.staging.join(name))
+        let path = self.staging.join(name);
+        let codec = self.codec(&path)?;
+        StagingFile::create(self.fs.clone(), path, codec)
+    }
+
+    fn codec(&self, path: &Path) -> Result<Codec, BlobError> {
+        self.codecs.of(self.codecs.newest()).map_err(io_error(path))
     }
 }
 
@@ -181,7 +189,7 @@ impl Drop for HashLock<'_> {
 
 impl BlobFiles {
     /// The folders below `root`; staging is emptied. Uploads of up to `inline_bytes` bytes are kept in memory.
-    pub(crate) fn open(fs: Arc<dyn Fs>, root: &Path, inline_bytes: usize) -> Result<Self, BlobError> {
+    pub(crate) fn open(fs: Arc<dyn Fs>, root: &Path, inline_bytes: usize, codecs: Codecs) -> Result<Self, BlobError> {
         let (blobs, staging) = (root.join("blobs"), root.join("staging"));
         for entry in fs.list(&staging).map_err(io_error(&staging))? {
             let path = staging.join(&entry.name);
@@ -189,7 +197,7 @@ impl BlobFiles {
         }
         let counter = Arc::new(AtomicU64::new(random_u64()));
         Ok(Self {
-            stage: Stage { fs: fs.clone(), staging, counter, inline_bytes },
+            stage: Stage { fs: fs.clone(), staging, counter, inline_bytes, codecs },
             fs,
             blobs,
             busy: Mutex::default(),
@@ -206,10 +214,15 @@ impl BlobFiles {
         HashLock { files: self, hash }
     }
 
-    pub(crate) fn path(&self, hash: Sha256) -> PathBuf {
+    pub(crate) fn codecs(&self) -> &Codecs {
+        &self.stage.codecs
+    }
+
+    /// Where the file of a blob is.
+    pub(crate) fn path(&self, hash: Sha256, encoding: Encoding) -> PathBuf {
         let text = hash.to_string();
         let (first, second) = (text.get(0..2).unwrap_or_default(), text.get(2..4).unwrap_or_default());
-        self.blobs.join(first).join(second).join(text.as_str())
+        self.blobs.join(first).join(second).join(format!("{text}{}", encoding.suffix()))
     }
 
     pub(crate) fn stage(&self) -> StagedFile {
@@ -221,9 +234,10 @@ impl BlobFiles {
     ///
     /// The folder comes before the sync, because journalling file systems then write both in one go.
     pub(crate) fn harden(&self, staged: StagedFile, hash: Sha256) -> Result<Hardened, BlobError> {
-        let path = self.path(hash);
+        let encoding = self.codecs().newest();
+        let path = self.path(hash, encoding);
         let existing = self.fs.meta(&path).map_err(io_error(&path))?;
-        if existing.is_some_and(|m| m.len == staged.len()) {
+        if existing.is_some_and(|m| m.len == encoding.stored_len(staged.len())) {
             // Whoever named it may have been stopped before the name was durable.
             let file = self.fs.open_write(&path).map_err(io_error(&path))?;
             file.sync_data().map_err(io_error(&path))?;
@@ -293,24 +307,26 @@ impl BlobFiles {
     }
 
     /// The bytes of a blob whose recorded length is `size`.
-    pub(crate) fn open_blob(&self, hash: Sha256, size: u64) -> Result<OpenBlob, BlobError> {
-        let path = self.path(hash);
-        let damaged = |found| BlobError::Damaged { hash, path: path.clone(), found, expected: size };
+    pub(crate) fn open_blob(&self, hash: Sha256, size: u64, encoding: Encoding) -> Result<OpenBlob, BlobError> {
+        let path = self.path(hash, encoding);
+        let expected = encoding.stored_len(size);
+        let damaged = |found| BlobError::Damaged { hash, path: path.clone(), found, expected };
         let file = match self.fs.open_read(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged(0)),
             Err(error) => return Err(io_error(&path)(error)),
         };
         let found = file.len().map_err(io_error(&path))?;
-        if found != size {
+        if found != expected {
             return Err(damaged(found));
         }
-        Ok(OpenBlob::staged(file, size, Bytes::new()))
+        let opener = self.codecs().of(encoding).and_then(|codec| Opener::new(file, &codec, size, true));
+        Ok(OpenBlob::staged(opener.map_err(io_error(&path))?, Bytes::new()))
     }
 
     /// Removes the bytes of a blob nobody refers to any more. The caller holds the hash's lock.
-    pub(crate) fn remove(&self, hash: Sha256) -> Result<(), BlobError> {
-        let path = self.path(hash);
+    pub(crate) fn remove(&self, hash: Sha256, encoding: Encoding) -> Result<(), BlobError> {
+        let path = self.path(hash, encoding);
         match self.fs.remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path)(error)),
             _ => Ok(()),
@@ -322,10 +338,9 @@ impl BlobFiles {
 #[derive(Clone, Debug)]
 enum Source {
     Memory(Bytes),
-    /// The first `filed` bytes in a file, the rest in memory.
+    /// The first bytes in a file, the rest in memory.
     File {
-        file: Arc<dyn FsFile>,
-        filed: u64,
+        file: Opener,
         rest: Bytes,
     },
 }
@@ -343,10 +358,10 @@ impl OpenBlob {
         Self { source: Source::Memory(bytes), len }
     }
 
-    /// `filed` bytes in a file and `rest` behind them.
-    pub(crate) fn staged(file: Arc<dyn FsFile>, filed: u64, rest: Bytes) -> Self {
-        let len = filed + u64::try_from(rest.len()).unwrap_or(0);
-        Self { source: Source::File { file, filed, rest }, len }
+    /// What is in a file, and `rest` behind it.
+    pub(crate) fn staged(file: Opener, rest: Bytes) -> Self {
+        let len = file.len() + u64::try_from(rest.len()).unwrap_or(0);
+        Self { source: Source::File { file, rest }, len }
     }
 
     /// Length in bytes.
@@ -364,26 +379,12 @@ impl OpenBlob {
     /// Reads plain bytes at `position`; 0 at the end.
     ///
     /// # Errors
-    /// As the operating system reports them.
+    /// `InvalidData` when what is stored has been changed; else as the operating system reports them.
     pub fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         match &self.source {
             Source::Memory(bytes) => Ok(copy_at(bytes, buf, position)),
-            Source::File { rest, filed, .. } if position >= *filed => Ok(copy_at(rest, buf, position - filed)),
-            Source::File { file, filed, .. } => {
-                let left = usize::try_from(filed - position).unwrap_or(usize::MAX);
-                let count = buf.len().min(left);
-                file.read_at(buf.get_mut(..count).unwrap_or_default(), position)
-            }
+            Source::File { file, .. } if position < file.len() => file.read_at(buf, position),
+            Source::File { file, rest } => Ok(copy_at(rest, buf, position - file.len())),
         }
     }
-}
-
-/// Copies what there is of `bytes` from `position` on.
-fn copy_at(bytes: &[u8], buf: &mut [u8], position: u64) -> usize {
-    let from = usize::try_from(position).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
-    let count = from.len().min(buf.len());
-    if let (Some(to), Some(from)) = (buf.get_mut(..count), from.get(..count)) {
-        to.copy_from_slice(from);
-    }
-    count
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::blob::{BlobError, HashLock, OpenBlob};
+use crate::blob::{BlobError, HashLock, OpenBlob, io_error};
 use crate::catalogue::CatalogueError;
 use crate::ids::Sha256;
 use crate::index::StateKeyspace;
@@ -11,7 +11,7 @@ use crate::inline::{BlobPrefix, PREFIX_LEN};
 use crate::publish::Upload;
 use crate::queue::{Append, InlineBlob, Lane, Request};
 use crate::staged::StagedFile;
-use crate::state::{BlobRecord, BlobRefKey, Change, Encoding, StateKey, StoredRecord};
+use crate::state::{BlobRecord, BlobRefKey, Change, StateKey, StoredRecord};
 use crate::store::{AppendError, Core, Store, state_batch, wait};
 
 /// What became of a deletion.
@@ -59,17 +59,18 @@ impl Store {
         if let Some(bytes) = staged.small() {
             let record = BlobRecord { size, stored_ms: core.now_ms(), description };
             core.publish_inline(&key, &record, bytes)?;
-            if !known.is_empty()
-                && !before.inline
-                && let Err(error) = core.blobs.remove(key.hash)
-            {
-                tracing::warn!(%error, "the damaged file of a blob that is inline now stays");
+            if !known.is_empty() {
+                core.drop_damaged(key.hash, before);
             }
             return Ok(record);
         }
-        let stored = StoredRecord { inline: false, encoding: Encoding::Plain };
+        let stored = StoredRecord { inline: false, encoding: core.blobs.codecs().newest() };
         let file = core.blobs.harden(staged, key.hash)?;
-        core.publishing.publish(core, upload(Some(file), (stored != before).then_some(stored)))
+        let outcome = core.publishing.publish(core, upload(Some(file), (stored != before).then_some(stored)));
+        if outcome.is_ok() && !known.is_empty() && stored != before {
+            core.drop_damaged(key.hash, before);
+        }
+        outcome
     }
 
     fn put_reference(&self, _lock: &HashLock<'_>, key: &BlobRefKey, record: &BlobRecord) -> Result<(), BlobError> {
@@ -157,7 +158,7 @@ impl Store {
         }
         self.core.change_wait(changes, true)?;
         if last && !stored.inline {
-            self.core.blobs.remove(key.hash)?;
+            self.core.blobs.remove(key.hash, stored.encoding)?;
         }
         Ok(Deleted::Removed)
     }
@@ -174,22 +175,33 @@ impl Core {
     }
 
     fn open_once(&self, hash: Sha256, size: u64) -> Result<OpenBlob, BlobError> {
-        if !self.stored(hash)?.inline {
-            return self.blobs.open_blob(hash, size);
+        let stored = self.stored(hash)?;
+        if !stored.inline {
+            return self.blobs.open_blob(hash, size, stored.encoding);
         }
         let (payload, place) = self.read_inline(hash)?;
-        let bytes = payload.slice(PREFIX_LEN.min(payload.len())..);
-        match u64::try_from(bytes.len()).is_ok_and(|len| len == size) {
-            true => Ok(OpenBlob::in_memory(bytes)),
-            false => Err(place.damaged(hash)),
+        let prefix = BlobPrefix::decode(&payload).ok_or_else(|| place.damaged(hash))?;
+        let codec = self.blobs.codecs().of(prefix.encoding).map_err(io_error(&self.options.root))?;
+        let bytes = codec.open_all(payload.slice(PREFIX_LEN.min(payload.len())..), size);
+        bytes.map(OpenBlob::in_memory).ok_or_else(|| place.damaged(hash))
+    }
+
+    /// Removes the file that a new upload has taken the place of.
+    fn drop_damaged(&self, hash: Sha256, before: StoredRecord) {
+        if !before.inline
+            && let Err(error) = self.blobs.remove(hash, before.encoding)
+        {
+            tracing::warn!(%error, "the damaged file of a blob that was stored anew stays");
         }
     }
 
     /// Stores a small blob and its reference in one commit. The caller holds the hash's lock.
     fn publish_inline(&self, key: &BlobRefKey, record: &BlobRecord, bytes: &[u8]) -> Result<(), BlobError> {
-        let encoding = Encoding::Plain;
+        let codecs = self.blobs.codecs();
+        let encoding = codecs.newest();
         let prefix = BlobPrefix { hash: key.hash, encoding }.encode();
-        let payload = Bytes::from([&prefix[..], bytes].concat());
+        let sealed = codecs.of(encoding).and_then(|codec| codec.seal_all(bytes));
+        let payload = Bytes::from([&prefix[..], &sealed.map_err(io_error(&self.options.root))?].concat());
         let stored = StoredRecord { inline: true, encoding };
         let changes = vec![
             (StateKeyspace::State, Change::put(&StateKey::BlobRef(key.clone()), record)),

@@ -9,13 +9,14 @@ use std::io;
 use bytes::Bytes;
 
 use crate::blob::BlobError;
+use crate::encoding::Encoding;
 use crate::frame::{FrameHeader, FrameKind, HEADER_LEN};
 use crate::fs::{FsFile, read_exact_at};
 use crate::ids::Sha256;
 use crate::index::{Index, IndexError, StateKeyspace};
 use crate::keys::blob::BlobRow;
 use crate::keys::{decode_value, take};
-use crate::state::{Encoding, StateKey, StoredRecord, dead_frame, value};
+use crate::state::{StateKey, StoredRecord, dead_frame, value};
 use crate::store::Core;
 
 /// Bytes in front of the blob's own.
@@ -152,9 +153,9 @@ mod tests {
 
     #[test]
     fn prefix_bytes_are_as_drawn_and_any_flipped_bit_is_refused() {
-        let prefix = BlobPrefix { hash: Sha256([7; 32]), encoding: Encoding::Plain };
+        let prefix = BlobPrefix { hash: Sha256([7; 32]), encoding: Encoding::Aes256 };
         let mut golden = [7; 36];
-        golden[32..].copy_from_slice(&[0; 4]);
+        golden[32..].copy_from_slice(&[2, 0, 0, 0]);
         let crc = crc32c::crc32c(&golden);
         let golden = [&golden[..], &crc.to_be_bytes()].concat();
         assert_eq!(prefix.encode().as_slice(), golden);

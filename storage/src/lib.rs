@@ -9,6 +9,7 @@
 //! | [`recover`] | bringing the index forward, torn tails, damage |
 //! | [`cleaner`] | removing, rewriting and compacting what is dead in sealed segments |
 //! | [`blob`], [`staged`], `inline`, [`catalogue`] | blob files; uploads under way; small blobs in the log; sled: their names |
+//! | [`encoding`], [`secret`], [`upstream`] | what is done to the bytes of blobs, the key for it, how upstream does it |
 //! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`membership`], [`partition`] | what all of these share |
 
 mod apply;
@@ -22,6 +23,7 @@ pub mod clock;
 mod commit;
 pub mod compress;
 mod dir_syncs;
+pub mod encoding;
 pub mod format;
 pub mod frame;
 pub mod fs;
@@ -41,16 +43,19 @@ mod publish;
 pub mod queue;
 pub mod recover;
 pub mod retention;
+pub mod secret;
 pub mod segments;
 pub mod staged;
 pub mod state;
 pub mod store;
 mod sweep;
 pub mod topics;
+pub mod upstream;
 pub mod usage;
 
 pub use batch::{BatchBuilder, CheckedBatch, Record, RecordHeader, Records};
 pub use compress::Codec;
+pub use encoding::Encoding;
 pub use ids::{Offset, PartitionIndex, PartitionNumber, Sha256, TopicId, TopicPartition};
 pub use partition::{Partition, PartitionOffsets};
 pub use queue::{Append, Appended, Done, Lane};

@@ -10,10 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::blob::{BlobError, OpenBlob, Stage, io_error};
+use crate::encoding::{CHUNK, Codec, Opener, Sealer};
 use crate::fs::{Fs, FsFile};
-
-/// Bytes written to a staging file at once.
-pub(crate) const CHUNK: usize = 64 << 10;
 
 /// The file of an upload that is no small one. Dropped without a name of its own, it is removed.
 #[derive(Debug)]
@@ -21,22 +19,34 @@ pub(crate) struct StagingFile {
     fs: Arc<dyn Fs>,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn FsFile>,
-    /// Bytes of the blob in it.
+    sealer: Sealer,
+    /// Plain bytes of the blob in it.
     len: u64,
+    /// Bytes written.
+    stored: u64,
     /// It has got its name.
     pub(crate) kept: bool,
 }
 
 impl StagingFile {
-    pub(crate) fn create(fs: Arc<dyn Fs>, path: PathBuf) -> Result<Self, BlobError> {
+    pub(crate) fn create(fs: Arc<dyn Fs>, path: PathBuf, codec: Codec) -> Result<Self, BlobError> {
         let file = fs.create(&path).map_err(io_error(&path))?;
-        Ok(Self { fs, path, file, len: 0, kept: false })
+        Ok(Self { fs, path, file, sealer: Sealer::new(codec), len: 0, stored: 0, kept: false })
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        let written = self.file.write_all_at(&mut [IoSlice::new(bytes)], self.len);
+    /// Adds whole chunks or, at the end, what is left.
+    fn append(&mut self, plain: &[u8], last: bool) -> Result<(), BlobError> {
+        let mut sealed = Vec::new();
+        let bytes = if self.sealer.is_plain() {
+            plain
+        } else {
+            self.sealer.seal(plain, last, &mut sealed).map_err(io_error(&self.path))?;
+            &sealed
+        };
+        let written = self.file.write_all_at(&mut [IoSlice::new(bytes)], self.stored);
         written.map_err(io_error(&self.path))?;
-        self.len += to_u64(bytes.len());
+        self.len += to_u64(plain.len());
+        self.stored += to_u64(bytes.len());
         Ok(())
     }
 }
@@ -57,7 +67,7 @@ pub struct StagedFile {
     stage: Stage,
     /// `None` while everything fits into `tail`.
     file: Option<StagingFile>,
-    /// What is not in the file: all of it, or less than a chunk.
+    /// What is not in the file: all of it, or up to a chunk.
     tail: Vec<u8>,
     len: u64,
 }
@@ -77,18 +87,19 @@ impl StagedFile {
         if self.file.is_none() && self.tail.len() <= self.stage.inline_bytes() {
             return Ok(());
         }
-        let whole = self.tail.len() - self.tail.len() % CHUNK;
-        self.write_out(whole)
+        // What may be the last chunk waits.
+        let whole = self.tail.len().saturating_sub(1) / CHUNK * CHUNK;
+        self.write_out(whole, false)
     }
 
     /// Moves the first `count` bytes of what is in memory to the file, which is made when there is none.
-    fn write_out(&mut self, count: usize) -> Result<(), BlobError> {
+    fn write_out(&mut self, count: usize, last: bool) -> Result<(), BlobError> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(self.stage.create()?),
         };
         if count > 0 {
-            file.append(self.tail.get(..count).unwrap_or_default())?;
+            file.append(self.tail.get(..count).unwrap_or_default(), last)?;
             self.tail.drain(..count);
         }
         Ok(())
@@ -107,13 +118,14 @@ impl StagedFile {
     }
 
     /// The bytes so far, for reading.
-    #[must_use]
-    pub fn reader(&self) -> OpenBlob {
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    pub fn reader(&self) -> Result<OpenBlob, BlobError> {
         let tail = Bytes::copy_from_slice(&self.tail);
-        match &self.file {
-            Some(staging) => OpenBlob::staged(staging.file.clone(), staging.len, tail),
-            None => OpenBlob::in_memory(tail),
-        }
+        let Some(staging) = &self.file else { return Ok(OpenBlob::in_memory(tail)) };
+        let opener = Opener::new(staging.file.clone(), staging.sealer.codec(), staging.len, false);
+        Ok(OpenBlob::staged(opener.map_err(io_error(&staging.path))?, tail))
     }
 
     /// All of the bytes, when they are so few that they go into the log.
@@ -123,7 +135,7 @@ impl StagedFile {
 
     /// All of the bytes in their file.
     pub(crate) fn into_file(mut self) -> Result<StagingFile, BlobError> {
-        self.write_out(self.tail.len())?;
+        self.write_out(self.tail.len(), true)?;
         // Made by the line above, where it was not there before.
         self.file.map_or_else(|| self.stage.create(), Ok)
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
+use crate::encoding::Encoding;
 use crate::ids::{Offset, PartitionNumber, Sha256, TopicId};
 use crate::keys::{decode_value, encode_value, take};
 
@@ -35,6 +36,7 @@ enum KeyType {
     ClockHold = 8,
     ProducerIds = 9,
     Stored = 10,
+    KeyCheck = 11,
 }
 
 impl KeyType {
@@ -50,6 +52,7 @@ impl KeyType {
             Self::ClockHold => 8,
             Self::ProducerIds => 9,
             Self::Stored => 10,
+            Self::KeyCheck => 11,
         }
     }
 }
@@ -77,6 +80,8 @@ pub enum StateKey {
     ProducerIds,
     /// How the bytes of a blob are stored.
     Stored(Sha256),
+    /// What the store's key is known by.
+    KeyCheck,
 }
 
 /// Names one stored blob as clients see it.
@@ -125,6 +130,7 @@ impl StateKey {
             Self::ClockHold => with(KeyType::ClockHold, &[]),
             Self::ProducerIds => with(KeyType::ProducerIds, &[]),
             Self::Stored(hash) => with(KeyType::Stored, &hash.0),
+            Self::KeyCheck => with(KeyType::KeyCheck, &[]),
         }
     }
 
@@ -146,6 +152,7 @@ impl StateKey {
             8 => Self::ClockHold,
             9 => Self::ProducerIds,
             10 => Self::Stored(Sha256(take(&mut rest)?)),
+            11 => Self::KeyCheck,
             _ => return None,
         };
         rest.is_empty().then_some(key)
@@ -228,28 +235,6 @@ pub struct BlobRecord {
     pub stored_ms: i64,
     /// The caller's description of the content, opaque here.
     pub description: Vec<u8>,
-}
-
-/// What was done to the bytes of a blob before they were stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub enum Encoding {
-    /// Nothing.
-    #[default]
-    Plain,
-}
-
-impl Encoding {
-    /// The byte that stands for it in a blob frame.
-    #[must_use]
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Plain => 0,
-        }
-    }
-
-    pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Plain].into_iter().find(|encoding| encoding.code() == code)
-    }
 }
 
 /// How the bytes of a blob are stored, whatever names refer to them. A blob without such a record is a plain file.
@@ -354,6 +339,7 @@ mod tests {
             (StateKey::ClockHold, vec![8]),
             (StateKey::ProducerIds, vec![9]),
             (StateKey::Stored(Sha256([9; 32])), [&[10][..], &[9; 32]].concat()),
+            (StateKey::KeyCheck, vec![11]),
         ];
         for (key, golden) in cases {
             assert_eq!(key.encode(), golden);
@@ -384,7 +370,7 @@ mod tests {
         assert_eq!(encode_value(&blob), [1, 3, 8, 1, 7]);
         assert_eq!(encode_value(&DamageRecord::new(4, SegmentNumber(2), 9)), [1, 8, 2, 9]);
         assert_eq!(encode_value(&EpochsRecord(vec![(1, 4)])), [1, 1, 2, 8]);
-        assert_eq!(encode_value(&StoredRecord { inline: true, encoding: Encoding::Plain }), [1, 1, 0]);
+        assert_eq!(encode_value(&StoredRecord { inline: true, encoding: Encoding::Aes256 }), [1, 1, 2]);
     }
 
     #[test]

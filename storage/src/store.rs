@@ -20,6 +20,7 @@ use crate::cache::BatchCache;
 use crate::catalogue::{Catalogue, CatalogueError, Replay};
 use crate::cleaner::{Cleaner, CleanerOptions};
 use crate::clock;
+use crate::encoding::Encoding;
 use crate::format::{self, DirLock, FormatError};
 use crate::fs::{Fs, is_full};
 use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
@@ -32,6 +33,7 @@ use crate::producers::{ProducerIds, RefusedBatch};
 use crate::publish::Publishing;
 use crate::queue::{Append, Appended, Done, Lane, Queue, Request};
 use crate::retention::ClockGuard;
+use crate::secret::KeyError;
 use crate::segments::Segments;
 use crate::state::{Change, StateKey};
 use crate::topics::Topics;
@@ -70,6 +72,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// Blobs of up to this many bytes go into the log; 0: none does.
     pub inline_bytes: usize,
+    /// What is done to the bytes of blobs from now on. What is stored already stays as it is, and readable.
+    pub encoding: Encoding,
     /// Bytes of newest batches kept in memory.
     pub cache_bytes: usize,
     /// How long a producer that writes nothing is remembered, in milliseconds.
@@ -109,6 +113,7 @@ impl Options {
             commit_bytes: 8 << 20,
             queue_bytes: 64 << 20,
             inline_bytes: 64 << 10,
+            encoding: Encoding::Plain,
             cache_bytes: 16 << 20,
             producer_expiration_ms: 86_400_000,
             reserve_bytes: 0,
@@ -170,6 +175,9 @@ pub enum OpenError {
     /// The blob catalogue failed.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    /// The key that blobs are stored with cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The blob folders failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -519,6 +527,7 @@ impl Store {
         let core = Arc::new(core);
         let threads = opening::start_threads(&core, &recovered)?;
         let mut owner = Owner { core: core.clone(), threads: Mutex::new(Some(threads)), report };
+        opening::note_key(&core)?;
         owner.report.damage = opening::report_damage(&core, &recovered, lost)?;
         Ok(Self { core, owner: Arc::new(owner) })
     }

@@ -13,7 +13,7 @@ use azulite_storage::log::ReadError;
 use azulite_storage::offsets::CommittedOffset;
 use azulite_storage::state::BlobRefKey;
 use azulite_storage::topics::CreateTopicError;
-use azulite_storage::{Durability, NewTopic, Options};
+use azulite_storage::{Durability, Encoding, NewTopic, Options};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -89,7 +89,8 @@ impl Run {
     }
 
     fn open(&self) -> Session {
-        let options = Options { durability: self.durability, ..small_options(&self.places()) };
+        let encoding = *Rng::new(self.serial).pick(&Encoding::ALL);
+        let options = Options { durability: self.durability, encoding, ..small_options(&self.places()) };
         let session = Session::open(&self.fs, options).unwrap();
         assert_eq!(session.store.report().damage, Vec::<String>::new());
         assert_eq!(session.store.report().torn_bytes, 0, "nothing is torn without a power cut");

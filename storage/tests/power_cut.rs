@@ -12,6 +12,7 @@ use azulite_storage::blob::BlobError;
 use azulite_storage::blobs::Deleted;
 use azulite_storage::ids::{Offset, TopicPartition};
 use azulite_storage::state::BlobRefKey;
+use azulite_storage::{Encoding, Options};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -113,7 +114,8 @@ impl Life {
     /// Opens the store; `None` when the power failed while it opened.
     fn open(&mut self) -> Result<Option<Session>, String> {
         self.trace.push(format!("open, mutation {}", self.fs.mutations()));
-        match Session::open(&self.fs, small_options(&self.places())) {
+        let encoding = *self.rng.pick(&Encoding::ALL);
+        match Session::open(&self.fs, Options { encoding, ..small_options(&self.places()) }) {
             Ok(session) => Ok(Some(session)),
             Err(_) if self.fs.is_off() => Ok(None),
             Err(e) => Err(format!("the store does not open: {}", chain(&e))),

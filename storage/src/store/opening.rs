@@ -17,6 +17,7 @@ use crate::cache::BatchCache;
 use crate::catalogue::{Catalogue, Replay};
 use crate::cleaner::Cleaner;
 use crate::commit::Committer;
+use crate::encoding::{Codecs, Encoding};
 use crate::format::{self, DirLock};
 use crate::fs::Fs;
 use crate::ids::{Offset, PartitionNumber, SegmentNumber, TopicPartition};
@@ -31,6 +32,7 @@ use crate::publish::Publishing;
 use crate::queue::Queue;
 use crate::recover::cleaned::{Fit, fit};
 use crate::recover::{Recovered, Recovery, damage_record, log_start};
+use crate::secret::{self, KeyCheck};
 use crate::segments::Segments;
 use crate::state::{
     Change, DamageRecord, EpochsRecord, FIRST_PARTITION, OFFSETS_PARTITION, OFFSETS_TOPIC, STATE_PARTITION,
@@ -165,6 +167,9 @@ pub(super) fn build_core(
         SegmentNumber(recovered.next_segment.max(1)),
     );
     let producer_ids = ProducerIds::read(&index)?;
+    let check = key_check(&index)?;
+    let key = secret::open(fs.as_ref(), &options.root, check, options.encoding != Encoding::Plain)?;
+    let codecs = Codecs::new(options.encoding, key);
     let core = Core {
         opened: Instant::now(),
         maintenance: Maintenance::new(options.maintenance),
@@ -172,7 +177,7 @@ pub(super) fn build_core(
         clock_guard: Mutex::default(),
         read_bytes: AtomicU64::new(0),
         clock_held: AtomicBool::new(index.state(StateKeyspace::State, &StateKey::ClockHold.encode())?.is_some()),
-        blobs: BlobFiles::open(fs.clone(), &options.root, options.inline_bytes)?,
+        blobs: BlobFiles::open(fs.clone(), &options.root, options.inline_bytes, codecs)?,
         publishing: Publishing::default(),
         pending: Pending::default(),
         cache: BatchCache::new(options.cache_bytes),
@@ -202,6 +207,24 @@ pub(super) fn build_core(
         }
     }
     Ok(core)
+}
+
+fn key_check(index: &Index) -> Result<Option<KeyCheck>, OpenError> {
+    let Some(bytes) = index.state(StateKeyspace::State, &StateKey::KeyCheck.encode())? else { return Ok(None) };
+    let damaged = || IndexError::Row { keyspace: "state", key: "key check".to_owned() };
+    Ok(Some(value(&bytes).ok_or_else(damaged)?))
+}
+
+/// Records what a new key is known by, before anything is stored with it.
+pub(super) fn note_key(core: &Core) -> Result<(), OpenError> {
+    let Some(key) = core.blobs.codecs().key().filter(|_| core.options.encoding != Encoding::Plain) else {
+        return Ok(());
+    };
+    if key_check(&core.index)?.is_none() {
+        let change = Change::put(&StateKey::KeyCheck, &KeyCheck::of(key));
+        core.change_wait(vec![(StateKeyspace::State, change)], false)?;
+    }
+    Ok(())
 }
 
 fn note_damage(partition: &Partition, from: Offset, record: DamageRecord) {

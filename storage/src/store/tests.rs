@@ -324,9 +324,141 @@ fn an_upload_touches_staging_only_once_it_is_no_small_one_and_reads_back_at_ever
             assert_eq!(open.read_at(&mut [0; 10], u64::try_from(len).unwrap()).unwrap(), 0);
             assert_eq!(open.read_at(&mut [0; 10], u64::MAX).unwrap(), 0);
         };
-        same(staged.reader());
+        same(staged.reader().unwrap());
         let record = store.publish(staged, &key, vec![]).unwrap();
         same(store.open_blob(key.hash, &record).unwrap());
-        assert_eq!((staging(), store.core.blobs.path(key.hash).exists()), (0, len > inline), "{len}");
+        assert_eq!((staging(), store.core.blobs.path(key.hash, Encoding::Plain).exists()), (0, len > inline), "{len}");
     }
+}
+
+fn blob_of(len: usize) -> (Vec<u8>, BlobRefKey) {
+    let content: Vec<u8> = (0..len).map(|n| u8::try_from((n * 7 + len) % 251).unwrap()).collect();
+    let hash = Sha256(<[u8; 32]>::try_from(format!("{len:032}").as_bytes()).unwrap());
+    (content, BlobRefKey { hash, source: "lab".into(), label: "content".into() })
+}
+
+fn publish_blob(store: &Store, len: usize) {
+    let (content, key) = blob_of(len);
+    let mut staged = store.stage().unwrap();
+    content.chunks(30_000).for_each(|piece| staged.write(piece).unwrap());
+    let mut bytes = vec![0; 10];
+    let read = staged.reader().unwrap().read_at(&mut bytes, u64::try_from(len - 3).unwrap()).unwrap();
+    assert_eq!(bytes[..read], content[len - 3..], "read back before it is stored");
+    store.publish(staged, &key, vec![]).unwrap();
+}
+
+fn assert_blob(store: &Store, len: usize) {
+    let (content, key) = blob_of(len);
+    let record = store.blob(&key).unwrap().unwrap();
+    let open = store.open_blob(key.hash, &record).unwrap();
+    for from in [0, 1, 5000, len / 2, len - 1] {
+        let wanted = &content[from.min(len)..len.min(from + 1000)];
+        let (mut bytes, mut done) = (vec![0; wanted.len()], 0);
+        while done < wanted.len() {
+            let read = open.read_at(&mut bytes[done..], u64::try_from(from + done).unwrap()).unwrap();
+            assert!(read > 0, "{len} from {from}");
+            done += read;
+        }
+        assert_eq!(bytes, wanted, "{len} from {from}");
+    }
+}
+
+#[test]
+fn the_encoding_may_change_at_any_time_and_everything_stays_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |encoding| {
+        let options = Options { segment_bytes: 1 << 20, encoding, ..Options::new(dir.path().to_owned()) };
+        Store::open(Arc::new(RealFs), options).unwrap()
+    };
+    let order = [Encoding::Plain, Encoding::Xor, Encoding::Aes256, Encoding::Plain, Encoding::Xor];
+    let len = |round: usize| [1000 + round, 200_000 + round];
+    for (round, encoding) in order.into_iter().enumerate() {
+        let store = with(encoding);
+        len(round).into_iter().for_each(|len| publish_blob(&store, len));
+        (0..=round).flat_map(len).for_each(|len| assert_blob(&store, len));
+        let (_, big) = blob_of(200_000 + round);
+        assert!(store.core.blobs.path(big.hash, encoding).exists());
+        // Known bytes stay as they are.
+        publish_blob(&store, 200_000);
+        assert!(store.core.blobs.path(blob_of(200_000).1.hash, Encoding::Plain).exists());
+        let before = store.index_dump().unwrap();
+        drop(store);
+        std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
+        let store = with(encoding);
+        assert_eq!(store.index_dump().unwrap(), before);
+        (0..=round).flat_map(len).for_each(|len| assert_blob(&store, len));
+    }
+    let store = with(Encoding::Plain);
+    for (round, encoding) in order.into_iter().enumerate() {
+        for len in len(round) {
+            let (_, key) = blob_of(len);
+            assert_eq!(store.delete_blob(&key, None).unwrap(), Deleted::Removed);
+            assert!(!store.core.blobs.path(key.hash, encoding).exists());
+        }
+    }
+    assert_eq!(store.blobs().count(), 0);
+}
+
+#[test]
+fn a_damaged_file_is_replaced_by_an_upload_in_the_encoding_of_today() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |encoding, inline_bytes| {
+        let options = Options { encoding, inline_bytes, ..Options::new(dir.path().to_owned()) };
+        Store::open(Arc::new(RealFs), options).unwrap()
+    };
+    let (_, key) = blob_of(100_000);
+    for (encoding, inline_bytes) in
+        [(Encoding::Plain, 0), (Encoding::Aes256, 0), (Encoding::Xor, 1 << 20), (Encoding::Xor, 0)]
+    {
+        let store = with(encoding, inline_bytes);
+        publish_blob(&store, 100_000);
+        let encodings = Encoding::ALL.map(|encoding| store.core.blobs.path(key.hash, encoding));
+        for path in encodings.iter().filter(|path| path.exists()) {
+            std::fs::write(path, b"short").unwrap();
+        }
+        if inline_bytes == 0 {
+            publish_blob(&store, 100_000);
+        }
+        assert_blob(&store, 100_000);
+        let left = encodings.iter().filter(|path| path.exists()).count();
+        assert_eq!(left, usize::from(inline_bytes == 0), "{encoding:?}");
+        if inline_bytes == 0 {
+            let damaged = store.core.blobs.path(key.hash, encoding);
+            std::fs::write(damaged, b"short").unwrap();
+        }
+        if inline_bytes > 0 {
+            assert_eq!(store.delete_blob(&key, None).unwrap(), Deleted::Removed);
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_key_is_lost_or_another_does_not_open() {
+    use crate::secret::KeyError;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys/blobs.key");
+    let with = |encoding| {
+        let options = Options { encoding, ..Options::new(dir.path().to_owned()) };
+        Store::open(Arc::new(RealFs), options)
+    };
+    drop(with(Encoding::Plain).unwrap());
+    assert!(!path.exists(), "nobody needs one");
+    let store = with(Encoding::Xor).unwrap();
+    [10_000, 100_000].into_iter().for_each(|len| publish_blob(&store, len));
+    drop(store);
+    let text = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for encoding in Encoding::ALL {
+        let got = with(encoding);
+        assert!(matches!(&got, Err(OpenError::Key(KeyError::Missing { path: p })) if *p == path), "got {got:?}");
+        assert!(!path.exists());
+    }
+    let other = [&text[..20], if text[20] == b'0' { b"1" } else { b"0" }, &text[21..]].concat();
+    std::fs::write(&path, other).unwrap();
+    let got = with(Encoding::Plain);
+    assert!(matches!(&got, Err(OpenError::Key(KeyError::Wrong { .. }))), "got {got:?}");
+    std::fs::write(&path, &text).unwrap();
+    let store = with(Encoding::Plain).unwrap();
+    [10_000, 100_000].into_iter().for_each(|len| assert_blob(&store, len));
 }
