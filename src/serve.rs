@@ -29,7 +29,7 @@ use crate::kafka;
 use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
-use crate::streams::{self, AgeOff, Copier, EmbeddedBlobs, Engine, Streams};
+use crate::streams::{self, AdoptError, AdoptedBlobs, AgeOff, BlobStore, Copier, EmbeddedBlobs, Engine, Streams};
 
 /// Why the appliance did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,9 @@ pub enum ServeError {
     /// The data directory could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The store that is to be adopted cannot be.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// Anything else that kept it from starting.
     #[error("{what}: {reason}")]
     Start {
@@ -104,7 +107,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let synced = metrics.clone();
     store.on_sync(move |took| synced.log_sync.observe([], took));
     let (broker, counted) = (Broker::new(Arc::new(store.clone())), metrics.clone());
-    let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
+    let blobs = blob_store(config, &store)?;
     broker.set_fixed_config(fixed_config(config));
     let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
     let kafka_broker = broker.clone();
@@ -309,6 +312,20 @@ impl Fatal {
     async fn happened(&self) {
         self.happened.cancelled().await;
     }
+}
+
+/// The blobs of the store and, where that is wanted, those of an existing store of the upstream service.
+///
+/// # Errors
+/// See [`AdoptError`].
+pub fn blob_store(config: &Config, store: &Store) -> Result<Arc<dyn BlobStore>, AdoptError> {
+    let own = Arc::new(EmbeddedBlobs::new(store.clone()));
+    let streams = &config.streams;
+    if streams.adopt_dir.as_os_str().is_empty() {
+        return Ok(own);
+    }
+    let key_file = Some(streams.adopt_key_file.as_path()).filter(|path| !path.as_os_str().is_empty());
+    Ok(Arc::new(AdoptedBlobs::open(own, &streams.adopt_dir, key_file)?))
 }
 
 /// How the store is to be opened.

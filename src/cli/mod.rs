@@ -160,7 +160,7 @@ fn serve(loaded: &Loaded) -> Exit {
 fn serve_exit(error: &ServeError) -> Exit {
     match error {
         ServeError::Bind(BindError { .. }) | ServeError::BindKafka(_) | ServeError::Start { .. } => Exit::Failed,
-        ServeError::LogFiles(_) => Exit::Usage,
+        ServeError::LogFiles(_) | ServeError::Adopt(_) => Exit::Usage,
         ServeError::Open(error) => open_exit(error),
         ServeError::Stopped(_) => Exit::Stopped,
     }

@@ -18,8 +18,8 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::dispatcher::{self, Dispatcher};
 use crate::metrics::Metrics;
-use crate::serve::{dispatcher_options, fixed_config, store_options};
-use crate::streams::{Copier, EmbeddedBlobs};
+use crate::serve::{blob_store, dispatcher_options, fixed_config, store_options};
+use crate::streams::Copier;
 
 /// Where a command works.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Target {
             return Client::new(url).map(Self::Server);
         }
         match Store::open(Arc::new(RealFs), store_options(config)) {
-            Ok(store) => Ok(Self::Store(opened(config, store))),
+            Ok(store) => opened(config, store).map(Self::Store),
             Err(OpenError::Locked { .. }) => server_of(config).map(Self::Server),
             Err(error) => Err(Refusal::new(super::open_exit(&error), error.to_string())),
         }
@@ -104,12 +104,12 @@ impl Target {
     }
 }
 
-fn opened(config: &Config, store: Store) -> Opened {
+fn opened(config: &Config, store: Store) -> Result<Opened, Refusal> {
     let broker = Broker::new(Arc::new(store.clone()));
     broker.set_fixed_config(fixed_config(config));
-    let blobs = Arc::new(EmbeddedBlobs::new(store.clone()));
+    let blobs = blob_store(config, &store).map_err(|error| Refusal::usage(error.to_string()))?;
     let admin = Admin::new(broker.clone(), blobs, config.events.topic_prefix.clone());
-    Opened { broker, admin, store }
+    Ok(Opened { broker, admin, store })
 }
 
 /// The server that holds the data directory.

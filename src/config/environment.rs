@@ -247,17 +247,22 @@ fn refusal(upstream: &str, value: &str) -> Option<String> {
             "this version keeps blobs in storage.data_dir only, not in S3 or Azure; remove the variable".to_owned(),
         );
     }
-    (upstream == "DP__STREAMS__AES_ENABLED" && !matches!(value, "" | "disabled"))
-        .then(|| "this version has no AES encryption at rest; remove the variable, or set it to disabled".to_owned())
+    (upstream == "DP__STREAMS__AES_ENABLED" && !matches!(value, "" | "disabled")).then(|| {
+        "streams.encoding = \"aes256\" encrypts new blobs, and streams.adopt_dir with streams.adopt_key_file reads an \
+             existing store; set those instead and remove the variable"
+            .to_owned()
+    })
 }
 
 /// What to do instead of a variable that means something but is not read yet.
 fn unread(upstream: &str) -> Option<&'static str> {
     match upstream {
-        "DP__STREAMS__BACKEND" | "DP__STREAMS__LOCAL__PATH" => Some("blobs are kept in storage.data_dir"),
-        "DP__STREAMS__XOR_ENCODING" | "DP__STREAMS__AES_ENABLED" | "DP__STREAMS__AES_KEY" => {
-            Some("existing encoded stores cannot be adopted yet")
+        "DP__STREAMS__BACKEND" | "DP__STREAMS__LOCAL__PATH" => {
+            Some("blobs are kept in storage.data_dir; streams.adopt_dir reads an existing store where it lies")
         }
+        "DP__STREAMS__XOR_ENCODING" | "DP__STREAMS__AES_ENABLED" | "DP__STREAMS__AES_KEY" => Some(
+            "streams.encoding says how blobs are kept; streams.adopt_dir reads an existing store whatever its form",
+        ),
         _ => None,
     }
 }

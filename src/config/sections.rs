@@ -412,6 +412,10 @@ pub struct Streams {
     pub automatic_ageoff: bool,
     /// What is done to the bytes of blobs that are stored from now on.
     pub encoding: Encoding,
+    /// Local store of the upstream service that is read where it lies; empty: none.
+    pub adopt_dir: PathBuf,
+    /// File of the AES key of that store; empty: none.
+    pub adopt_key_file: PathBuf,
     /// Blobs of up to this size go into the log; 0: none does.
     #[serde(with = "units::size")]
     pub inline_threshold: u64,
@@ -425,6 +429,8 @@ impl Default for Streams {
             max_uploads: 64,
             automatic_ageoff: false,
             encoding: Encoding::Xor,
+            adopt_dir: PathBuf::new(),
+            adopt_key_file: PathBuf::new(),
             inline_threshold: 64 << 10,
         }
     }

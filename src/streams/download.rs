@@ -68,10 +68,10 @@ impl Streams {
         hash: &Sha256,
         range: Option<Range>,
     ) -> Result<Option<Result<Download, AfterEnd>>, StoreError> {
-        if self.find(place, hash)?.is_none() {
+        let Some((found, _)) = self.find(place, hash)? else { return Ok(None) };
+        let Some(reader) = self.store.open_at(&found, hash)?.filter(|reader| !reader.is_empty()) else {
             return Ok(None);
-        }
-        let Some(reader) = self.store.open(hash)?.filter(|reader| !reader.is_empty()) else { return Ok(None) };
+        };
         let size = reader.len();
         let (first, length) = match range.map_or(Ok((0, size)), |range| range.within(size)) {
             Ok(part) => part,

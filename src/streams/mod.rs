@@ -3,6 +3,7 @@
 //! Called by the stream routes, by ingest and, for copies, by the dispatcher. Owns the order of an upload's steps, the
 //! fall-back to the empty place, and the bounds on what runs at once. Spec: streams.md 1 to 4.
 
+mod adopted;
 mod ageoff;
 mod analyze;
 mod copy;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use azulite_storage::ids::Sha256;
 use tokio::sync::Semaphore;
 
+pub use adopted::{AdoptError, AdoptedBlobs};
 pub use ageoff::AgeOff;
 pub use analyze::{Analyzer, DigestMode, DigestSink, Digests, Identified};
 pub use copy::Copier;

@@ -132,6 +132,14 @@ pub trait BlobStore: Send + Sync + 'static {
     /// [`StoreError`].
     fn open(&self, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError>;
 
+    /// As [`BlobStore::open`], for a blob that was seen at this place: a store may keep some of its blobs by place.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn open_at(&self, _place: &Place, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
+        self.open(hash)
+    }
+
     /// Adds a reference to the same bytes with the same record; false when there is none at `from`. Copying onto an
     /// existing reference stores it anew.
     ///

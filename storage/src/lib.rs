@@ -9,9 +9,11 @@
 //! | [`recover`] | bringing the index forward, torn tails, damage |
 //! | [`cleaner`] | removing, rewriting and compacting what is dead in sealed segments |
 //! | [`blob`], [`staged`], `inline`, [`catalogue`] | blob files; uploads under way; small blobs in the log; sled: their names |
-//! | [`encoding`], [`secret`], [`upstream`] | what is done to the bytes of blobs, the key for it, how upstream does it |
+//! | [`encoding`], [`secret`] | what is done to the bytes of blobs, and the key for it |
+//! | [`adopted`], [`upstream`] | an existing store of the upstream service, and how that keeps its bytes |
 //! | [`format`](mod@format), [`fs`], [`clock`], [`ids`], [`state`], [`offsets`], [`membership`], [`partition`] | what all of these share |
 
+pub mod adopted;
 mod apply;
 pub mod batch;
 pub mod blob;
