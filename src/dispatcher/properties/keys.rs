@@ -50,7 +50,7 @@ async fn each_stage_counts_under_its_key_on_the_routes_it_is_on() {
     let world = |dedupe_bytes| {
         World::changed(|options| {
             options.labels = contract_labels();
-            options.caches = caches::Options { dedupe_bytes, replay: replay.clone(), folder: None };
+            options.caches = caches::Options { dedupe_bytes, replay, folder: None };
         })
     };
     let marked = |source: &str, security: &str, nodes: usize| {
