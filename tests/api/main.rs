@@ -2,6 +2,8 @@
 //! command line, and what survives a restart. Every test has a server, a folder and a port of its own.
 
 #[cfg(test)]
+mod adopted;
+#[cfg(test)]
 mod avro;
 #[cfg(test)]
 mod bad_input;
