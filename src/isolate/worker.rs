@@ -127,6 +127,7 @@ impl Worker {
                 Some(Some((found, _))) if found != number => {
                     return Err(CallError::Garbled("it is of another request"));
                 }
+                Some(Some((_, 0))) => return Err(CallError::Garbled("it is empty")),
                 Some(Some((_, length))) => ANSWER_LEN + length,
             };
             if wanted > ANSWER_LEN && bytes.len() >= wanted {
