@@ -64,6 +64,10 @@ impl<R: Work> Slot<R> {
         if let Some(running) = last.as_ref().filter(|last| last.run.is_running()) {
             return Err(BeginError::Busy(running.run.clone()));
         }
+        // What follows its end is over before the next one begins.
+        if let Some(worker) = last.as_mut().and_then(|last| last.worker.take()) {
+            worker.join().ok();
+        }
         let run = make().map_err(BeginError::Refused)?;
         let working = run.clone();
         let work = move || {

@@ -43,6 +43,14 @@ pub struct Identified {
     pub file_extension: String,
 }
 
+impl Identified {
+    /// Whether a part of it could not be found out, for no fault of the content's; `magic` says why.
+    #[must_use]
+    pub fn had_trouble(&self) -> bool {
+        super::store::is_trouble(&self.magic)
+    }
+}
+
 /// Computes digests and recognises content.
 pub trait Analyzer: Send + Sync + 'static {
     /// Version of the identification rules.

@@ -89,7 +89,7 @@ impl BlobStore for EmbeddedBlobs {
     fn known(&self, hash: &Sha256) -> Result<Option<BlobRecord>, StoreError> {
         let names = self.0.blob_names(*hash)?;
         let records = names.iter().filter_map(|(_, record)| decode(&record.description));
-        Ok(records.max_by_key(|record| record.identify_version))
+        Ok(records.max_by_key(BlobRecord::worth))
     }
 
     fn open(&self, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {

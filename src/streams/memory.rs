@@ -219,7 +219,7 @@ impl BlobReader for MemoryReader {
 }
 
 /// Real SHA-256, made-up other digests, everything is text. Content that begins with `FAIL` or `PANIC` does so; content
-/// that begins with `WAIT` waits until [`TestAnalyzer::release`].
+/// that begins with `TROUBLE` is identified in part, that with `WAIT` waits until [`TestAnalyzer::release`].
 #[derive(Default)]
 pub(crate) struct TestAnalyzer {
     pub(crate) identified: AtomicUsize,
@@ -261,6 +261,10 @@ impl Analyzer for TestAnalyzer {
             return Err("told to fail".to_owned());
         }
         let text = str::to_owned;
+        if head.starts_with(b"TROUBLE") {
+            let magic = text("error - content rules: told to fail");
+            return Ok(Identified { magic, file_format: text("unknown"), ..Identified::default() });
+        }
         Ok(Identified {
             mime: text("text/plain"),
             magic: text("ASCII text"),

@@ -116,7 +116,7 @@ struct Blob {
 impl Blob {
     /// The record that says most; `None` when none can be read.
     fn record(&self) -> Option<&BlobRecord> {
-        self.names.iter().filter_map(|(_, record)| record.as_ref()).max_by_key(|record| record.identify_version)
+        self.names.iter().filter_map(|(_, record)| record.as_ref()).max_by_key(|record| record.worth())
     }
 }
 
@@ -188,11 +188,14 @@ impl Run {
     fn one(&self, blob: &Blob) -> Result<(), StoreError> {
         let version = self.streams.analyzer.version();
         let record = blob.record();
-        match record.map(|record| record.identify_version) {
-            Some(current) if current == version => self.lock().current += 1,
-            Some(0) => self.lock().skipped += 1,
+        match record {
+            Some(best) if best.is_by_rules(version) => {
+                self.same_under_every_name(blob, best)?;
+                self.lock().current += 1;
+            }
+            Some(best) if best.identify_version == 0 => self.lock().skipped += 1,
             Some(_) | None => match self.again(blob, record) {
-                Ok(change) => self.told(change),
+                Ok(change) => change.into_iter().for_each(|change| self.told(change)),
                 Err(error @ (StoreError::Full | StoreError::Poisoned)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(hash = %blob.hash, %error, "a blob could not be identified anew");
@@ -220,15 +223,29 @@ impl Run {
         }
     }
 
-    /// Identifies one blob, and writes that down under all its names.
-    fn again(&self, blob: &Blob, record: Option<&BlobRecord>) -> Result<Change, StoreError> {
+    /// What one name knows by today's rules, the others know as well: a run may have ended between two of them.
+    fn same_under_every_name(&self, blob: &Blob, best: &BlobRecord) -> Result<(), StoreError> {
+        let version = self.streams.analyzer.version();
+        let is_older = |record: &BlobRecord| record.identify_version != 0 && !record.is_by_rules(version);
+        let older = blob.names.iter().filter(|(_, record)| record.as_ref().is_none_or(is_older));
+        if self.lock().request.dry_run {
+            return Ok(());
+        }
+        older.into_iter().try_for_each(|(place, _)| self.streams.store.redescribe(place, &blob.hash, best).map(drop))
+    }
+
+    /// Identifies one blob, and writes that down under all its names. `None` when it was deleted meanwhile.
+    fn again(&self, blob: &Blob, record: Option<&BlobRecord>) -> Result<Option<Change>, StoreError> {
         let streams = &self.streams;
         // Without a runtime nobody else takes turns.
         let turn = self.runtime.as_ref().map(|runtime| runtime.block_on(streams.identifications.acquire()));
-        let gone = || StoreError::Damaged(format!("{} has names but no bytes", blob.hash));
-        let reader = streams.store.open(&blob.hash)?.ok_or_else(gone)?;
+        let Some(reader) = streams.store.open(&blob.hash)? else { return Ok(None) };
         let input = Box::new(Whole { reader: reader.clone(), position: 0 });
         let found = streams.analyzer.identify(input).map_err(|error| StoreError::Io(io::Error::other(error)))?;
+        if found.had_trouble() {
+            // What was known before is worth more.
+            return Err(StoreError::Io(io::Error::other(found.magic)));
+        }
         let after = found.file_format.clone();
         let fresh = self.described(reader.as_ref(), record, found)?;
         drop(turn);
@@ -239,7 +256,7 @@ impl Run {
             }
         }
         let before = record.map(|record| record.file_format.clone()).unwrap_or_default();
-        Ok(Change { sha256: blob.hash.to_string(), before, after })
+        Ok(Some(Change { sha256: blob.hash.to_string(), before, after }))
     }
 
     /// A record with what was found now; digests do not change, so they are computed only where none are known.
@@ -408,6 +425,34 @@ mod tests {
         assert_eq!(done.failures[0].sha256, bad.1.to_string());
         assert!(done.failures[0].reason.contains("told to fail"), "{:?}", done.failures);
         assert_eq!(world.type_of(&bad), "old/type", "it keeps what it had");
+    }
+
+    #[test]
+    fn what_was_known_is_not_given_up_for_an_identification_in_trouble() {
+        let world = world();
+        let blob = world.put("a", b"TROUBLE", 1);
+        let done = world.run(false);
+        assert_eq!((done.failed, done.identified), (1, 0));
+        assert!(done.failures[0].reason.contains("content rules"), "{:?}", done.failures);
+        assert_eq!(world.type_of(&blob), "old/type");
+        // One that was in trouble when it was uploaded is tried again.
+        let (place, hash) = world.put("a", b"no trouble any more", 2);
+        let record =
+            BlobRecord { magic: "error - content rules: killed".into(), ..world.store.known(&hash).unwrap().unwrap() };
+        assert!(world.store.redescribe(&place, &hash, &record).unwrap());
+        assert_eq!(world.run(false).identified, 1);
+        assert_eq!(world.type_of(&(place, hash)), "text/plain");
+    }
+
+    #[test]
+    fn a_name_that_an_interrupted_run_did_not_reach_gets_what_the_others_know() {
+        let world = world();
+        let old = world.put("a", b"two names", 1);
+        world.put("b", b"two names", 2);
+        let done = world.run(false);
+        assert_eq!((done.current, done.identified), (1, 0));
+        let names: Vec<_> = world.store.all().map(Result::unwrap).filter(|(hash, ..)| *hash == old.1).collect();
+        assert!(names.len() == 2 && names.iter().all(|(.., record)| record.as_ref().unwrap().identify_version == 2));
     }
 
     #[test]

@@ -65,8 +65,18 @@ impl BlobRecord {
     /// Whether another identification by rules of `version` would say the same: not where the last one had trouble.
     #[must_use]
     pub fn is_by_rules(&self, version: u32) -> bool {
-        self.identify_version == version && !self.magic.starts_with("error - ")
+        self.identify_version == version && !is_trouble(&self.magic)
     }
+
+    /// Of two records of the same bytes the one that is worth more says more.
+    pub(super) fn worth(&self) -> (u32, bool) {
+        (self.identify_version, !is_trouble(&self.magic))
+    }
+}
+
+/// Whether a description says why there is none.
+pub(super) fn is_trouble(magic: &str) -> bool {
+    magic.starts_with("error - ")
 }
 
 /// What a look-up tells of a stored blob.
