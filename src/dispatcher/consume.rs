@@ -133,9 +133,10 @@ impl Gather {
     /// Opens the reader and makes the first pass, all in one go where there is room for that: each thread that is waited
     /// for costs as much as a few events.
     async fn begin(self: Arc<Self>) -> Result<Begun, GetError> {
-        let place = self.dispatcher.memory.place_now();
         blocking(move || {
             let (reader, waiter, not_ready) = self.open(self.params.reset)?;
+            // Behind what waits for the disk.
+            let place = self.dispatcher.memory.place_now();
             let GetParams { name, version, model, count, .. } = &self.params;
             let metrics = &self.dispatcher.metrics;
             metrics.event_fetch_requests.inc([name, model.as_str()]);
@@ -249,6 +250,9 @@ impl Gather {
             if gathered.count >= self.params.count {
                 break;
             }
+            if reader.is_closed() && gathered.taken.is_empty() && !over {
+                continue;
+            }
             if found && !over {
                 continue;
             }
@@ -347,7 +351,9 @@ impl Gather {
             filter::consume(&mut items, |item| &item.event, &consumer, &mut gathered.counts)
         });
         drop(asking);
-        self.bury(purged, &mut gathered.counts, now_ms);
+        if !purged.is_empty() {
+            place.without_turn(|| self.bury(purged, &mut gathered.counts, now_ms));
+        }
         if self.makes_tasks() {
             self.replay(&mut items, &mut gathered.counts, &mut place, now_ms);
             self.raise_dequeued(&mut items, &mut gathered.counts, now_ms / 1000);
@@ -359,8 +365,9 @@ impl Gather {
         metrics.consume_duration.observe(["run_pipelines"], started.elapsed());
         gathered.count = items.len();
         let encoded = self.encode(&items);
-        gathered.bytes = encoded.len();
+        // What frames the events is no room taken when there are none.
         if gathered.count > 0 {
+            gathered.bytes = encoded.len();
             gathered.parts.push(encoded);
         }
         if self.makes_tasks() {

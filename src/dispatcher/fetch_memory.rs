@@ -45,12 +45,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Does something that waits for a disk, without a turn. For blocking threads.
+    /// Does something that waits for a disk, without a turn. It goes on without one if there is none then: turns are held
+    /// by work that may be waiting for this very thread.
     pub(super) fn without_turn<T>(&mut self, work: impl FnOnce() -> T) -> T {
         drop(self.turn.take());
         let done = work();
-        // It is never closed.
-        self.turn = tokio::runtime::Handle::current().block_on(self.turns.clone().acquire_owned()).ok();
+        self.turn = self.turns.clone().try_acquire_owned().ok();
         done
     }
 }

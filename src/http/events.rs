@@ -11,7 +11,7 @@ use super::router::{Call, pieces_of, reply, reply_in_pieces};
 use super::server::Delivery;
 use super::url::{first, parse_query};
 use super::{Services, error};
-use crate::dispatcher::hub::{GetAnswer, GetRequest, PostRequest, SimulateRequest};
+use crate::dispatcher::hub::{GetAnswer, GetRequest, PostError, PostRequest, SimulateRequest};
 
 /// `POST /api/v2/event`.
 pub(super) async fn post(services: &Services, call: Call) -> Response {
@@ -28,9 +28,17 @@ pub(super) async fn post(services: &Services, call: Call) -> Response {
     };
     services.metrics.produce_duration.observe(["buffer"], started.elapsed());
     let request = PostRequest { query, body: body.bytes.clone(), user_agent };
-    match services.hub.post(request).await {
-        Ok(answer) => reply(StatusCode::OK, "application/json", answer.body),
-        Err(problem) => error::post(&problem),
+    // The room for the body is given back when nobody needs the body any more, and not when the client has gone.
+    let hub = services.hub.clone();
+    let posting = tokio::spawn(async move {
+        let posted = hub.post(request).await;
+        drop(body);
+        posted
+    });
+    match posting.await {
+        Ok(Ok(answer)) => reply(StatusCode::OK, "application/json", answer.body),
+        Ok(Err(problem)) => error::post(&problem),
+        Err(_) => error::post(&PostError::Stopping),
     }
 }
 
