@@ -7,7 +7,8 @@
 //! LOCK                     flock held by the owner; "pid=<pid> http=<address>\n"
 //! log/NNNNNNNN.seg         frames, one after the other, each aligned to 8 bytes; the first is a head, in a sealed
 //!                          segment the last is a foot
-//! blobs/aa/bb/SHA256       blobs that are not in the log
+//! blobs/aa/bb/SHA256       blobs that are not in the log; plain, or masked (.xor), or encrypted (.aes)
+//! keys/blobs.key           the key of the mask and the cipher, made when one of them is first needed
 //! staging/  lost+found/    uploads under way; what was cut off or is damaged
 //! ```
 //!
@@ -20,6 +21,10 @@
 //! | 24..32 | 32..40        | 40..48      | 48..56         | 56..60            | 60..64            | 64..68   | 68..72     |
 //! |--------|---------------|-------------|----------------|-------------------|-------------------|----------|------------|
 //! | commit | synced commit | base offset | append time ms | last offset delta | ordinal in commit | salt     | header CRC |
+//!
+//! The payload of a blob frame begins with 40 bytes: SHA-256 of the plain bytes (32), encoding (plain 0, masked 1,
+//! encrypted 2), three zeroes, CRC-32C of these. A state record `10 SHA256` says of each blob whether it is in the log and
+//! how it is encoded; a blob without one is a plain file.
 //!
 //! Everything else in the directory (the index, the blob catalogue) can be rebuilt from the log and the blobs, so a
 //! migration away from this format has to read nothing but what is drawn here and the state records.
