@@ -22,6 +22,9 @@ use crate::segments::random_u64;
 use crate::staged::{StagedFile, StagingFile};
 use crate::store::AppendError;
 
+/// Bytes compared at once, of each of two blobs.
+const COMPARED: usize = 128 << 10;
+
 /// Why a blob could not be stored, read or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -107,8 +110,7 @@ fn copied(error: &io::Error) -> io::Error {
 #[derive(Debug)]
 pub(crate) struct Hardened {
     path: PathBuf,
-    /// `None` when a file of that name and length was there already.
-    staged: Option<StagingFile>,
+    staged: StagingFile,
 }
 
 /// Blobs that have their names, which are not durable yet.
@@ -229,24 +231,17 @@ impl BlobFiles {
         StagedFile::new(self.stage.clone())
     }
 
-    /// First half of publishing: makes the bytes durable and the folder they go to, but gives no name yet. An existing
-    /// file counts only if its length fits. The caller holds the hash's lock, and keeps it until the name is durable.
+    /// First half of publishing: makes the bytes durable and the folder they go to, but gives no name yet. A file that
+    /// has the name already is not looked at: nobody knows what is in it, and it is replaced. The caller holds the hash's
+    /// lock, and keeps it until the name is durable.
     ///
     /// The folder comes before the sync, because journalling file systems then write both in one go.
     pub(crate) fn harden(&self, staged: StagedFile, hash: Sha256) -> Result<Hardened, BlobError> {
-        let encoding = self.codecs().newest();
-        let path = self.path(hash, encoding);
-        let existing = self.fs.meta(&path).map_err(io_error(&path))?;
-        if existing.is_some_and(|m| m.len == encoding.stored_len(staged.len())) {
-            // Whoever named it may have been stopped before the name was durable.
-            let file = self.fs.open_write(&path).map_err(io_error(&path))?;
-            file.sync_data().map_err(io_error(&path))?;
-            return Ok(Hardened { path, staged: None });
-        }
+        let path = self.path(hash, self.codecs().newest());
         self.make(path.parent().unwrap_or(&self.blobs))?;
         let staged = staged.into_file()?;
         staged.file.sync_data().map_err(io_error(&staged.path))?;
-        Ok(Hardened { path, staged: Some(staged) })
+        Ok(Hardened { path, staged })
     }
 
     /// Second half of publishing, for several blobs at once: gives all names. They are durable after the syncs of the
@@ -263,11 +258,9 @@ impl BlobFiles {
     }
 
     /// Gives a blob its name, and tells the folder that has it now.
-    fn name(&self, Hardened { path, staged }: Hardened) -> Result<PathBuf, BlobError> {
-        if let Some(mut staged) = staged {
-            self.fs.rename(&staged.path, &path).map_err(io_error(&path))?;
-            staged.kept = true;
-        }
+    fn name(&self, Hardened { path, mut staged }: Hardened) -> Result<PathBuf, BlobError> {
+        self.fs.rename(&staged.path, &path).map_err(io_error(&path))?;
+        staged.kept = true;
         Ok(path.parent().unwrap_or(&self.blobs).to_owned())
     }
 
@@ -386,5 +379,31 @@ impl OpenBlob {
             Source::File { file, .. } if position < file.len() => file.read_at(buf, position),
             Source::File { file, rest } => Ok(copy_at(rest, buf, position - file.len())),
         }
+    }
+    /// Whether the two hold the same bytes; false as well where one of them cannot be read.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (vec![0; COMPARED], vec![0; COMPARED]);
+        let mut position = 0;
+        while self.len == other.len && position < self.len {
+            let count = usize::try_from(self.len - position).map_or(COMPARED, |left| left.min(COMPARED));
+            let (Some(ours), Some(theirs)) = (ours.get_mut(..count), theirs.get_mut(..count)) else { return false };
+            if self.fill(ours, position).is_err() || other.fill(theirs, position).is_err() || ours != theirs {
+                return false;
+            }
+            position += u64::try_from(count).unwrap_or(u64::MAX);
+        }
+        self.len == other.len
+    }
+
+    fn fill(&self, mut buf: &mut [u8], mut position: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            let read = self.read_at(buf, position)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buf = buf.get_mut(read..).unwrap_or_default();
+            position += u64::try_from(read).unwrap_or(u64::MAX);
+        }
+        Ok(())
     }
 }

@@ -38,7 +38,8 @@ impl Store {
     }
 
     /// Stores an upload under a name: a small one in the commit of its state record, else the file first. The caller vouches that `key.hash` is the
-    /// SHA-256 of the staged bytes. Storing the same name again renews its time and description.
+    /// SHA-256 of the staged bytes. Storing the same name again renews its time and description; bytes that are stored
+    /// already are read and compared, and replaced where they are damaged.
     ///
     /// # Durability
     /// On `Ok` bytes and name are durable; on `Err` only a file that nobody refers to may be left.
@@ -50,7 +51,9 @@ impl Store {
         let _lock = core.blobs.lock(key.hash);
         let size = staged.len();
         let known = core.catalogue.names(key.hash)?;
-        let there = !known.is_empty() && core.open_stored(key.hash, size).is_ok();
+        // Looked at, not trusted: what is damaged is stored anew while the good bytes are here.
+        let good = |stored: OpenBlob| staged.reader().is_ok_and(|staged| staged.is_same(&stored));
+        let there = !known.is_empty() && core.open_stored(key.hash, size).is_ok_and(good);
         let (key, before) = (key.clone(), core.stored(key.hash)?);
         let upload = |file, stored| Upload { file, key: key.clone(), size, description: description.clone(), stored };
         if there {

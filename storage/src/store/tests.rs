@@ -434,6 +434,45 @@ fn a_damaged_file_is_replaced_by_an_upload_in_the_encoding_of_today() {
 }
 
 #[test]
+fn a_flipped_byte_is_healed_by_an_upload_in_every_encoding() {
+    for encoding in Encoding::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { encoding, ..Options::new(dir.path().to_owned()) };
+        let store = Store::open(Arc::new(RealFs), options).unwrap();
+        publish_blob(&store, 200_000);
+        let path = store.core.blobs.path(blob_of(200_000).1.hash, encoding);
+        let len = std::fs::read(&path).unwrap().len();
+        for at in [0, 5000, 150_000, len - 1] {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            publish_blob(&store, 200_000);
+            assert_blob(&store, 200_000);
+            assert_ne!(std::fs::read(&path).unwrap(), bytes, "{encoding:?} at {at}");
+        }
+        let before = std::fs::read(&path).unwrap();
+        publish_blob(&store, 200_000);
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{encoding:?}: what is good stays as it is");
+    }
+}
+
+#[test]
+fn a_file_nobody_refers_to_is_replaced_by_an_upload_whatever_its_length() {
+    for encoding in Encoding::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { encoding, ..Options::new(dir.path().to_owned()) };
+        let store = Store::open(Arc::new(RealFs), options).unwrap();
+        let path = store.core.blobs.path(blob_of(200_000).1.hash, encoding);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let len = usize::try_from(encoding.stored_len(200_000)).unwrap();
+        std::fs::write(&path, vec![b'x'; len]).unwrap();
+        publish_blob(&store, 200_000);
+        assert_blob(&store, 200_000);
+        assert_eq!(std::fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn a_store_whose_key_is_lost_or_another_does_not_open() {
     use crate::secret::KeyError;
     let dir = tempfile::tempdir().unwrap();
