@@ -43,8 +43,10 @@ impl StagingFile {
             self.sealer.seal(plain, last, &mut sealed).map_err(io_error(&self.path))?;
             &sealed
         };
-        let written = self.file.write_all_at(&mut [IoSlice::new(bytes)], self.stored);
-        written.map_err(io_error(&self.path))?;
+        if !bytes.is_empty() {
+            let written = self.file.write_all_at(&mut [IoSlice::new(bytes)], self.stored);
+            written.map_err(io_error(&self.path))?;
+        }
         self.len += to_u64(plain.len());
         self.stored += to_u64(bytes.len());
         Ok(())
@@ -98,7 +100,8 @@ impl StagedFile {
             Some(file) => file,
             none => none.insert(self.stage.create()?),
         };
-        if count > 0 {
+        // Also of no bytes at all something may be stored.
+        if count > 0 || last {
             file.append(self.tail.get(..count).unwrap_or_default(), last)?;
             self.tail.drain(..count);
         }

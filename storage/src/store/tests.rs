@@ -473,6 +473,26 @@ fn a_file_nobody_refers_to_is_replaced_by_an_upload_whatever_its_length() {
 }
 
 #[test]
+fn a_blob_of_no_bytes_is_read_back_in_every_encoding_as_a_file_and_in_the_log() {
+    for (encoding, inline_bytes) in Encoding::ALL.into_iter().flat_map(|encoding| [(encoding, 0), (encoding, 100)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { encoding, inline_bytes, ..Options::new(dir.path().to_owned()) };
+        let store = Store::open(Arc::new(RealFs), options).unwrap();
+        let (_, key) = blob_of(0);
+        for upload in 0..2 {
+            let record = store.publish(store.stage().unwrap(), &key, vec![]).unwrap();
+            let open = store.open_blob(key.hash, &record).unwrap();
+            let read = open.read_at(&mut [0; 9], 0).unwrap();
+            assert_eq!((open.len(), read), (0, 0), "{encoding:?} {inline_bytes}, upload {upload}");
+        }
+        if inline_bytes == 0 {
+            let len = std::fs::metadata(store.core.blobs.path(key.hash, encoding)).unwrap().len();
+            assert_eq!(len, encoding.stored_len(0), "{encoding:?}");
+        }
+    }
+}
+
+#[test]
 fn a_store_whose_key_is_lost_or_another_does_not_open() {
     use crate::secret::KeyError;
     let dir = tempfile::tempdir().unwrap();
