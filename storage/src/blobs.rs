@@ -159,9 +159,12 @@ impl Store {
         if last && stored != StoredRecord::default() {
             changes.push((StateKeyspace::State, Change::remove(&StateKey::Stored(key.hash))));
         }
-        self.core.change_wait(changes, true)?;
         if last && !stored.inline {
+            // A power cut must not bring the name back without the file.
+            self.core.change_synced(changes, true)?;
             self.core.blobs.remove(key.hash, stored.encoding)?;
+        } else {
+            self.core.change_wait(changes, true)?;
         }
         Ok(Deleted::Removed)
     }
@@ -215,7 +218,7 @@ impl Core {
         let appends = vec![Append { partition: self.state_partition.clone(), batch }];
         let blobs = vec![InlineBlob { hash: key.hash, payload }];
         let done = wait(|done| {
-            let request = Request { appends, blobs, changes, catalogue: true, done };
+            let request = Request { appends, blobs, changes, catalogue: true, synced: false, done };
             if let Err((request, error)) = self.queue.push_when_room(lane_of(key.hash), request) {
                 (request.done)(Err(error));
             }

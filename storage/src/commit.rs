@@ -127,12 +127,13 @@ impl Committer {
 
     fn commit(&mut self, requests: Vec<Request>) -> io::Result<()> {
         let requests = refuse_gone(self.refuse_data_on_a_full_disk(requests));
+        let synced = requests.iter().any(|request| request.synced);
         let (frames, outcomes) = self.plan(requests);
         if frames.is_empty() {
             self.reply(outcomes);
             return Ok(());
         }
-        match self.write(frames) {
+        match self.write(frames, synced) {
             Ok(frames) => {
                 self.publish(frames, outcomes);
                 Ok(())
@@ -241,7 +242,7 @@ impl Committer {
     }
 
     /// Writes the frames and makes them durable as the mode says.
-    fn write(&mut self, mut frames: Vec<Planned>) -> Result<Vec<Planned>, WriteError> {
+    fn write(&mut self, mut frames: Vec<Planned>, synced: bool) -> Result<Vec<Planned>, WriteError> {
         let state_only = frames.iter().all(Planned::is_state);
         let total: u64 = frames.iter().map(|f| frame_len(f.payload_len())).sum();
         self.make_room(total, state_only)?;
@@ -262,6 +263,7 @@ impl Committer {
         self.commit += 1;
         match self.core.options.durability {
             Durability::Sync => self.sync().map_err(WriteError::Fatal)?,
+            Durability::Interval(_) | Durability::None if synced => self.sync().map_err(WriteError::Fatal)?,
             Durability::Interval(interval) => {
                 self.sync_due.get_or_insert_with(|| Instant::now() + interval);
             }

@@ -54,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) changes: Vec<(StateKeyspace, Change)>,
     /// True when the reply waits for the blob catalogue too.
     pub(crate) catalogue: bool,
+    /// True when it is answered after a sync in every mode.
+    pub(crate) synced: bool,
     pub(crate) done: Done,
 }
 
@@ -283,7 +285,14 @@ mod tests {
         let mut builder = BatchBuilder::default();
         builder.push(0, None, Some(&vec![0; size]));
         let appends = vec![Append { partition, batch: builder.build().unwrap() }];
-        Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, done: Box::new(|_| {}) }
+        Request {
+            appends,
+            blobs: Vec::new(),
+            changes: Vec::new(),
+            catalogue: false,
+            synced: false,
+            done: Box::new(|_| {}),
+        }
     }
 
     #[test]

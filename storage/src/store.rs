@@ -351,6 +351,10 @@ impl Core {
 
     /// Queues state changes as one batch per internal topic, committed together.
     pub(crate) fn change(&self, changes: Vec<(StateKeyspace, Change)>, catalogue: bool, done: Done) {
+        self.queue_change(changes, catalogue, false, done);
+    }
+
+    fn queue_change(&self, changes: Vec<(StateKeyspace, Change)>, catalogue: bool, synced: bool, done: Done) {
         let mut appends = Vec::with_capacity(2);
         for (keyspace, partition) in
             [(StateKeyspace::State, &self.state_partition), (StateKeyspace::Groups, &self.offsets_partition)]
@@ -362,7 +366,7 @@ impl Core {
                 Err(error) => return done(Err(error)),
             }
         }
-        let request = Request { appends, blobs: Vec::new(), changes, catalogue, done };
+        let request = Request { appends, blobs: Vec::new(), changes, catalogue, synced, done };
         if let Err((request, error)) = self.queue.push(None, request) {
             (request.done)(Err(error));
         }
@@ -375,6 +379,15 @@ impl Core {
         catalogue: bool,
     ) -> Result<(), AppendError> {
         wait(|done| self.change(changes, catalogue, done)).map(drop)
+    }
+
+    /// [`Core::change_wait`], synced in every mode: for what files are removed after.
+    pub(crate) fn change_synced(
+        &self,
+        changes: Vec<(StateKeyspace, Change)>,
+        catalogue: bool,
+    ) -> Result<(), AppendError> {
+        wait(|done| self.queue_change(changes, catalogue, true, done)).map(drop)
     }
 }
 
@@ -593,7 +606,8 @@ impl Store {
     /// # Errors
     /// Through `done`: see [`AppendError`].
     pub fn append(&self, lane: Lane, appends: Vec<Append>, done: Done) {
-        let request = Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, done };
+        let request =
+            Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, synced: false, done };
         if let Err((request, error)) = self.core.queue.push(Some(lane), request) {
             (request.done)(Err(error));
         }
@@ -623,8 +637,10 @@ impl Store {
                 appended
             }));
         });
-        if let Err((request, error)) =
-            self.core.queue.push(Some(lane), Request { appends, blobs: Vec::new(), changes, catalogue: false, done })
+        if let Err((request, error)) = self
+            .core
+            .queue
+            .push(Some(lane), Request { appends, blobs: Vec::new(), changes, catalogue: false, synced: false, done })
         {
             (request.done)(Err(error));
         }
@@ -635,7 +651,8 @@ impl Store {
     /// # Errors
     /// What was given, because there is no room for it now.
     pub fn try_append(&self, lane: Lane, appends: Vec<Append>, done: Done) -> Result<(), (Vec<Append>, Done)> {
-        let request = Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, done };
+        let request =
+            Request { appends, blobs: Vec::new(), changes: Vec::new(), catalogue: false, synced: false, done };
         match self.core.queue.push(Some(lane), request) {
             Ok(()) => Ok(()),
             Err((request, AppendError::Overloaded { .. })) => Err((request.appends, request.done)),

@@ -158,6 +158,32 @@ fn reply_without_a_sync_is_noticed() {
 }
 
 #[test]
+fn file_of_a_blob_is_removed_after_its_tombstone_is_synced_in_every_mode() {
+    for durability in [Durability::Sync, Durability::Interval(std::time::Duration::from_secs(3600)), Durability::None] {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = RecordingFs::new(Arc::new(RealFs));
+        let options = Options { durability, inline_bytes: 0, ..Options::new(dir.path().join("data")) };
+        let session = Session::open(&fs, options).unwrap();
+        let key = BlobRefKey { hash: content_hash(b"content"), source: "lab".into(), label: "tombstone".into() };
+        session.publish(&key, b"content").unwrap();
+        let published = fs.events().len();
+        session.delete_blob(&key).unwrap();
+        let events = fs.events();
+        let is_removal =
+            |event: &Event| matches!(event, Event::Removed { path } if path.ends_with(key.hash.to_string()));
+        let removed = events.iter().position(is_removal).unwrap();
+        let tombstone = events[published..removed].iter().zip(published..).find_map(|(event, at)| {
+            let Event::Written { file, bytes, .. } = event else { return None };
+            support::recorder::contains(bytes, b"tombstone").then_some((*file, at))
+        });
+        let (log, written) = tombstone.expect("the tombstone is written before the file goes");
+        let is_sync =
+            |event: &Event| matches!(event, Event::Synced { file, started } if *file == log && *started > written);
+        assert!(events[..removed].iter().any(is_sync), "{durability:?}");
+    }
+}
+
+#[test]
 fn blob_is_answered_after_its_bytes_its_name_and_its_record_are_synced() {
     let dir = tempfile::tempdir().unwrap();
     let fs = RecordingFs::new(Arc::new(RealFs));
