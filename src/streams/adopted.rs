@@ -1,21 +1,20 @@
 //! A local store of the upstream service beside our own: read where it lies, deleted from, never added to.
 //!
-//! What is not ours is looked for there, under the same source and label; new blobs, and copies, are ours. Spec:
-//! streams.md 5.2 to 5.4.
+//! What is not ours is looked for there, under the same source and label; new blobs, and copies, are ours. Trouble there
+//! is no trouble for what is ours, and what is damaged of ours may be read there. Spec: streams.md 5.2 to 5.4.
+
+mod verified;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use azulite_storage::adopted::{AES_KEY_LEN, AdoptedBlob, AdoptedDir, AdoptedFile, AdoptedKey};
+use azulite_storage::adopted::{AES_KEY_LEN, AdoptedDir, AdoptedKey};
 use azulite_storage::fs::{RealFs, read_small};
 use azulite_storage::ids::Sha256;
-use sha2::Digest as _;
 
+use self::verified::{Adopted, copy_out};
 use super::store::{BlobReader, BlobRecord, BlobStore, Deleted, Listed, Place, Staged, Stat, StoreError, is_older};
-
-/// Bytes read at once by a copy.
-const PIECE_BYTES: usize = 128 << 10;
 
 /// Why an existing store of the upstream service cannot be adopted.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +48,14 @@ pub enum AdoptError {
 /// Our own blobs and, behind them, those of an adopted store.
 pub struct AdoptedBlobs {
     own: Arc<dyn BlobStore>,
-    adopted: AdoptedDir,
+    adopted: Arc<Adopted>,
 }
 
 impl AdoptedBlobs {
     /// `own` with `adopted` behind it.
     #[must_use]
     pub fn new(own: Arc<dyn BlobStore>, adopted: AdoptedDir) -> Self {
-        Self { own, adopted }
+        Self { own, adopted: Arc::new(Adopted::new(adopted)) }
     }
 
     /// `own` with the store in `folder` behind it, whose AES key is in `key_file`.
@@ -70,36 +69,67 @@ impl AdoptedBlobs {
         Ok(Self::new(own, adopted))
     }
 
-    fn find(&self, place: &Place, hash: &Sha256) -> Result<Option<AdoptedFile>, StoreError> {
-        Ok(self.adopted.find(&place.source, &place.label, *hash)?)
+    /// Trouble with the adopted store at a place where nothing is ours: told, unless the caller will look at the empty place
+    /// next and find ours there.
+    fn trouble(&self, place: &Place, hash: &Sha256, error: StoreError) -> Result<(), StoreError> {
+        let anywhere = Place::default();
+        if *place == anywhere || self.own.stat(&anywhere, hash)?.is_none() {
+            return Err(error);
+        }
+        tracing::warn!(%place, %hash, %error, "the adopted store cannot be read; the blob is ours as well");
+        Ok(())
     }
 
-    fn open_adopted(&self, place: &Place, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
-        let Some(found) = self.find(place, hash)? else { return Ok(None) };
-        let blob = self.adopted.read(&found)?;
-        Ok(blob.map(|blob| -> Arc<dyn BlobReader> { Arc::new(Reader { hash: *hash, blob }) }))
+    /// Our own bytes, or, where those are damaged, those of the adopted store.
+    fn open_own(&self, place: &Place, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
+        match self.own.open(hash) {
+            Ok(Some(own)) => {
+                let (place, adopted) = (place.clone(), self.adopted.clone());
+                Ok(Some(Arc::new(Backed { own, hash: *hash, place, adopted, other: OnceLock::new() })))
+            }
+            Err(error) if error.is_of_one_blob() => self.adopted.instead(place, hash, error).map(Some),
+            other => other,
+        }
     }
 
     /// Makes an adopted blob ours, under `to`. Its bytes are checked on the way.
-    fn take_over(&self, blob: &dyn BlobReader, to: &Place, hash: &Sha256) -> Result<(), StoreError> {
+    fn take_over(&self, from: &Place, to: &Place, hash: &Sha256) -> Result<bool, StoreError> {
+        let Some((file, blob)) = self.adopted.open_unchecked(from, hash)? else { return Ok(false) };
         let mut staged = self.own.stage()?;
-        let mut digest = sha2::Sha256::new();
-        let mut piece = vec![0; PIECE_BYTES];
-        let mut position = 0;
-        while position < blob.len() {
-            let count = usize::try_from(blob.len() - position).unwrap_or(usize::MAX).min(PIECE_BYTES);
-            let bytes = piece.get_mut(..count).unwrap_or_default();
-            blob.read_exact_at(bytes, position)?;
-            digest.update(&*bytes);
-            staged.write(bytes)?;
-            position += u64::try_from(count).unwrap_or(u64::MAX);
-        }
-        if digest.finalize().as_slice() != hash.0.as_slice() {
-            return Err(StoreError::Damaged(format!("{hash} of the adopted store has other bytes")));
-        }
+        copy_out(&blob, hash, &file, |bytes| staged.write(bytes))?;
         let sparse = || BlobRecord { size: blob.len(), sha256: hash.to_string(), ..BlobRecord::default() };
         let record = self.own.known(hash)?.unwrap_or_else(sparse);
-        staged.publish(hash, to, &record)
+        staged.publish(hash, to, &record)?;
+        Ok(true)
+    }
+}
+
+/// A blob of ours, of which the adopted store may have another copy.
+struct Backed {
+    own: Arc<dyn BlobReader>,
+    hash: Sha256,
+    place: Place,
+    adopted: Arc<Adopted>,
+    /// The other copy, once ours was found to be damaged.
+    other: OnceLock<Arc<dyn BlobReader>>,
+}
+
+impl BlobReader for Backed {
+    fn len(&self) -> u64 {
+        self.own.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], position: u64) -> Result<(), StoreError> {
+        if let Some(other) = self.other.get() {
+            return other.read_exact_at(buf, position);
+        }
+        match self.own.read_exact_at(buf, position) {
+            Err(error) if error.is_of_one_blob() => {
+                let other = self.adopted.instead(&self.place, &self.hash, error)?;
+                self.other.get_or_init(|| other).read_exact_at(buf, position)
+            }
+            read => read,
+        }
     }
 }
 
@@ -112,8 +142,10 @@ impl BlobStore for AdoptedBlobs {
         if let Some(stat) = self.own.stat(place, hash)? {
             return Ok(Some(stat));
         }
-        let found = self.find(place, hash)?;
-        Ok(found.map(|found| Stat { size: found.size, stored_ms: found.modified_ms }))
+        match self.adopted.find_open(place, hash) {
+            Ok(found) => Ok(found.map(|found| Stat { size: found.size, stored_ms: found.modified_ms })),
+            Err(error) => self.trouble(place, hash, error).map(|()| None),
+        }
     }
 
     fn known(&self, hash: &Sha256) -> Result<Option<BlobRecord>, StoreError> {
@@ -121,16 +153,13 @@ impl BlobStore for AdoptedBlobs {
     }
 
     fn open(&self, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
-        match self.own.open(hash)? {
-            Some(blob) => Ok(Some(blob)),
-            None => self.open_adopted(&Place::default(), hash),
-        }
+        self.open_at(&Place::default(), hash)
     }
 
     fn open_at(&self, place: &Place, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
-        match self.own.open(hash)? {
+        match self.open_own(place, hash)? {
             Some(blob) => Ok(Some(blob)),
-            None => self.open_adopted(place, hash),
+            None => self.adopted.open(place, hash),
         }
     }
 
@@ -144,16 +173,31 @@ impl BlobStore for AdoptedBlobs {
     }
 
     fn copy(&self, from: &Place, to: &Place, hash: &Sha256) -> Result<bool, StoreError> {
-        if self.own.copy(from, to, hash)? {
-            return Ok(true);
+        match self.own.copy(from, to, hash) {
+            Ok(false) => self.take_over(from, to, hash),
+            Err(error) if error.is_of_one_blob() => match self.take_over(from, to, hash) {
+                Ok(true) => Ok(true),
+                Ok(false) | Err(_) => Err(error),
+            },
+            copied => copied,
         }
-        let Some(blob) = self.open_adopted(from, hash)? else { return Ok(false) };
-        self.take_over(blob.as_ref(), to, hash)?;
-        Ok(true)
     }
 
     fn delete(&self, place: &Place, hash: &Sha256, older_than: Option<i64>) -> Result<Deleted, StoreError> {
-        let Some(found) = self.find(place, hash)? else { return self.own.delete(place, hash, older_than) };
+        let found = match self.adopted.find(place, hash) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.own.delete(place, hash, older_than),
+            Err(error) => {
+                let deleted = self.own.delete(place, hash, older_than)?;
+                match deleted {
+                    Deleted::NotFound => self.trouble(place, hash, error)?,
+                    Deleted::Yes | Deleted::TooYoung => {
+                        tracing::warn!(%place, %hash, %error, "the adopted store cannot be read; it may hold the blob still");
+                    }
+                }
+                return Ok(deleted);
+            }
+        };
         if !is_older(found.modified_ms, older_than) {
             return Ok(Deleted::TooYoung);
         }
@@ -161,7 +205,7 @@ impl BlobStore for AdoptedBlobs {
         if self.own.delete(place, hash, older_than)? == Deleted::TooYoung {
             return Ok(Deleted::TooYoung);
         }
-        self.adopted.remove(&place.source, &place.label, *hash)?;
+        self.adopted.remove(place, hash)?;
         Ok(Deleted::Yes)
     }
 }
@@ -177,149 +221,5 @@ fn read_key(path: &Path) -> Result<AdoptedKey, AdoptError> {
     bytes.try_into().map(AdoptedKey).map_err(|_| AdoptError::KeyLength { path: path.to_owned(), found })
 }
 
-struct Reader {
-    hash: Sha256,
-    blob: AdoptedBlob,
-}
-
-impl BlobReader for Reader {
-    fn len(&self) -> u64 {
-        self.blob.len()
-    }
-
-    fn read_exact_at(&self, mut buf: &mut [u8], mut position: u64) -> Result<(), StoreError> {
-        while !buf.is_empty() {
-            match self.blob.read_at(buf, position) {
-                Ok(0) => {
-                    return Err(StoreError::Damaged(format!("{} ends before byte {}", self.hash, self.blob.len())));
-                }
-                Ok(read) => {
-                    buf = buf.get_mut(read..).unwrap_or_default();
-                    position += u64::try_from(read).unwrap_or(0);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use azulite_storage::upstream::xor;
-
-    use super::super::memory::MemoryStore;
-    use super::*;
-
-    const PLAIN: &[u8] = b"attack at dawn!\n";
-
-    fn hash() -> Sha256 {
-        Sha256(sha2::Sha256::digest(PLAIN).into())
-    }
-
-    fn put(root: &Path, place: &str, suffix: &str, bytes: &[u8]) -> std::path::PathBuf {
-        let text = hash().to_string();
-        let folder = root.join(place).join(&text[0..1]).join(&text[1..2]);
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{text}{suffix}"));
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    fn masked() -> Vec<u8> {
-        let mut bytes = PLAIN.to_vec();
-        xor(&mut bytes, 0);
-        bytes
-    }
-
-    fn store(root: &Path) -> (Arc<MemoryStore>, AdoptedBlobs) {
-        let own = Arc::new(MemoryStore::default());
-        let adopted = AdoptedDir::open(Arc::new(RealFs), root.to_owned(), None).unwrap();
-        (own.clone(), AdoptedBlobs::new(own, adopted))
-    }
-
-    fn part(blobs: &AdoptedBlobs, place: &Place, from: u64, count: usize) -> Vec<u8> {
-        let blob = blobs.open_at(place, &hash()).unwrap().unwrap();
-        let mut bytes = vec![0; count];
-        blob.read_exact_at(&mut bytes, from).unwrap();
-        bytes
-    }
-
-    /// R18.
-    #[test]
-    fn a_masked_blob_is_seen_read_in_ranges_and_deleted_where_it_lies() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = put(dir.path(), "lab/content", ".xor", &masked());
-        let (_, blobs) = store(dir.path());
-        let place = Place::new("lab", "content");
-        assert_eq!(blobs.stat(&place, &hash()).unwrap().unwrap().size, 16);
-        assert_eq!(blobs.stat(&Place::new("lab", "text"), &hash()).unwrap(), None);
-        assert_eq!((part(&blobs, &place, 0, 16), part(&blobs, &place, 7, 5)), (PLAIN.to_vec(), PLAIN[7..12].to_vec()));
-        assert_eq!(blobs.delete(&place, &hash(), Some(946_684_800)).unwrap(), Deleted::TooYoung);
-        assert_eq!(blobs.delete(&place, &hash(), None).unwrap(), Deleted::Yes);
-        assert!(!path.exists());
-        assert_eq!(blobs.delete(&place, &hash(), None).unwrap(), Deleted::NotFound);
-        assert_eq!(blobs.stat(&place, &hash()).unwrap(), None);
-    }
-
-    /// R17, as far as the store goes: the fall-back to the empty place is the service's.
-    #[test]
-    fn a_blob_without_source_and_label_is_at_the_empty_place() {
-        let dir = tempfile::tempdir().unwrap();
-        put(dir.path(), "", "", PLAIN);
-        let (_, blobs) = store(dir.path());
-        let found = super::super::copy::find(&blobs, &Place::new("any", "thing"), &hash()).unwrap();
-        assert_eq!(found.map(|(place, stat)| (place, stat.size)), Some((Place::default(), 16)));
-        assert_eq!(part(&blobs, &Place::default(), 0, 16), PLAIN);
-    }
-
-    #[test]
-    fn a_copy_is_ours_and_outlives_what_it_was_made_of() {
-        let dir = tempfile::tempdir().unwrap();
-        put(dir.path(), "lab/content", ".xor", &masked());
-        let (own, blobs) = store(dir.path());
-        let (from, to) = (Place::new("lab", "content"), Place::new("other", "content"));
-        assert!(!blobs.copy(&to, &from, &hash()).unwrap());
-        assert!(blobs.copy(&from, &to, &hash()).unwrap());
-        assert_eq!(blobs.delete(&from, &hash(), None).unwrap(), Deleted::Yes);
-        assert_eq!((own.blobs(), part(&blobs, &to, 0, 16)), (1, PLAIN.to_vec()));
-    }
-
-    #[test]
-    fn what_has_other_bytes_is_not_copied_and_a_deletion_takes_ours_along() {
-        let dir = tempfile::tempdir().unwrap();
-        put(dir.path(), "lab/content", "", b"something else.\n");
-        let (own, blobs) = store(dir.path());
-        let (from, to) = (Place::new("lab", "content"), Place::new("other", "content"));
-        let got = blobs.copy(&from, &to, &hash());
-        assert!(matches!(got, Err(StoreError::Damaged(_))), "got {got:?}");
-        assert_eq!(own.blobs(), 0);
-        own.put(from.clone(), PLAIN);
-        assert_eq!(part(&blobs, &from, 0, 16), PLAIN, "ours counts before theirs");
-        assert_eq!(blobs.delete(&from, &hash(), None).unwrap(), Deleted::Yes);
-        assert_eq!((own.blobs(), blobs.stat(&from, &hash()).unwrap()), (0, None));
-    }
-
-    #[test]
-    fn a_missing_folder_and_a_key_of_another_length_are_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("key");
-        let open = |folder: &Path, key: Option<&Path>| {
-            AdoptedBlobs::open(Arc::new(MemoryStore::default()), folder, key).map(drop).map_err(|e| e.to_string())
-        };
-        let missing = dir.path().join("missing");
-        assert!(open(&missing, None).unwrap_err().starts_with("streams.adopt_dir: "));
-        assert!(open(dir.path(), Some(&missing)).unwrap_err().starts_with("streams.adopt_key_file: "));
-        for (text, wanted) in
-            [("abcdefghijklmnopqrstuvwx", None), ("abcdefghijklmnopqrstuvwx\n", None), ("short", Some("5"))]
-        {
-            std::fs::write(&key, text).unwrap();
-            let got = open(dir.path(), Some(&key));
-            match wanted {
-                Some(found) => assert!(got.unwrap_err().contains(&format!("holds {found} bytes")), "{text:?}"),
-                None => assert_eq!(got, Ok(()), "{text:?}"),
-            }
-        }
-    }
-}
+mod tests;

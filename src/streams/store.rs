@@ -116,6 +116,16 @@ pub enum StoreError {
     Io(#[from] io::Error),
 }
 
+impl StoreError {
+    /// True when the store goes on, and another copy of the blob would do.
+    pub(super) fn is_of_one_blob(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Io(_) => true,
+            Self::Full | Self::Poisoned => false,
+        }
+    }
+}
+
 /// A blob store.
 pub trait BlobStore: Send + Sync + 'static {
     /// Opens a staging file on the store's own file system.

@@ -39,6 +39,22 @@ pub struct AdoptedFile {
     pub size: u64,
     /// When it was stored, milliseconds since 1970.
     pub modified_ms: i64,
+    /// It is encrypted, and there is no key to read it with.
+    pub locked: bool,
+}
+
+impl AdoptedFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True when a key is needed to read it.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.form.encrypted
+    }
 }
 
 /// The folder of an upstream store.
@@ -60,7 +76,7 @@ impl std::fmt::Debug for AdoptedKey {
 }
 
 impl AdoptedDir {
-    /// The store at `root`. Without its key what is encrypted in it counts as missing.
+    /// The store at `root`. Without its key what is encrypted in it is found and not read.
     ///
     /// # Errors
     /// As the operating system reports them; `NotADirectory` when it is none.
@@ -87,27 +103,29 @@ impl AdoptedDir {
         Some(path)
     }
 
-    fn forms(&self) -> impl Iterator<Item = Form> {
-        let has_key = self.key.is_some();
-        FORMS.into_iter().filter(move |form| has_key || !form.encrypted)
-    }
-
-    /// The file of a blob under one source and label.
+    /// The file of a blob under one source and label; one that is locked only when there is no other.
     ///
     /// # Errors
     /// As the operating system reports them.
     pub fn find(&self, source: &str, label: &str, hash: Sha256) -> io::Result<Option<AdoptedFile>> {
         let Some(base) = self.base(source, label, hash) else { return Ok(None) };
-        for form in self.forms() {
+        let mut locked = None;
+        for form in FORMS {
             let path = with_suffix(&base, form.suffix);
             let Some(meta) = self.meta(&path)?.filter(|meta| !meta.is_dir) else { continue };
             let header = if form.encrypted { u64::try_from(AES_HEADER).unwrap_or(0) } else { 0 };
             let size = meta.len.saturating_sub(header);
-            if size > 0 {
-                return Ok(Some(AdoptedFile { path, form, size, modified_ms: meta.modified_ms }));
+            if size == 0 {
+                continue;
+            }
+            let file = AdoptedFile { path, form, size, modified_ms: meta.modified_ms, locked: false };
+            if form.encrypted && self.key.is_none() {
+                locked.get_or_insert(AdoptedFile { locked: true, ..file });
+            } else {
+                return Ok(Some(file));
             }
         }
-        Ok(None)
+        Ok(locked)
     }
 
     /// Folders may be files, of which nothing is below.
@@ -121,8 +139,11 @@ impl AdoptedDir {
     /// Opens a file that was found; `None` when it is gone since.
     ///
     /// # Errors
-    /// As the operating system reports them.
+    /// As the operating system reports them; `PermissionDenied` when it is locked.
     pub fn read(&self, found: &AdoptedFile) -> io::Result<Option<AdoptedBlob>> {
+        if found.locked {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is encrypted and there is no key for it"));
+        }
         let file = match self.fs.open_read(&found.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
@@ -259,7 +280,8 @@ mod tests {
                 assert_eq!(blob.read_at(&mut [0; 9], 1000).unwrap(), 0);
                 assert_eq!(adopted.find("other", label, hash()).unwrap(), None);
                 let without = open(None);
-                assert_eq!(without.find(source, label, hash()).unwrap().is_some(), !form.encrypted, "{form:?}");
+                let found = without.find(source, label, hash()).unwrap().unwrap();
+                assert_eq!((found.locked, without.read(&found).is_err()), (form.encrypted, form.encrypted), "{form:?}");
                 assert!(without.remove(source, label, hash()).unwrap());
                 assert!(!path.exists() && !without.remove(source, label, hash()).unwrap());
                 assert_eq!(blob.read_at(&mut [0; 9], 0).unwrap(), 9, "what is open stays readable");

@@ -34,12 +34,29 @@ fn put(folder: &Path, suffix: &str, content: &[u8]) -> std::path::PathBuf {
     path
 }
 
+fn text(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
+}
+
 fn over(old: &Path) -> Server {
     let key = old.with_extension("key");
     fs::write(&key, KEY).unwrap();
-    let text = |path: &Path| format!("{:?}", path.to_str().unwrap());
     let config = Config::examples().set("streams", "api_allow_delete", "true");
     Server::with(&config.set("streams", "adopt_dir", &text(old)).set("streams", "adopt_key_file", &text(&key)))
+}
+
+#[test]
+fn without_the_key_an_encrypted_blob_is_an_error_that_names_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("store");
+    put(&old.join("testing").join("content"), ".aesc1", &bytes(ENCRYPTED));
+    let mut server = Server::with(&Config::examples().set("streams", "adopt_dir", &text(&old)));
+    server.announce("streams.adopt_key_file names no key");
+    let mut client = server.client();
+    let path = format!("/api/v3/stream/testing/content/{}", hash());
+    client.head(&path).expect_status(500);
+    let told = String::from_utf8(client.get(&path).expect_status(500).body).unwrap();
+    assert!(told.contains("streams.adopt_key_file"), "{told}");
 }
 
 #[test]
