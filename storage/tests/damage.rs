@@ -682,6 +682,29 @@ fn a_damaged_blob_frame_is_named_costs_that_blob_alone_and_is_healed_by_an_uploa
     assert_complete(&open_real(&options).unwrap());
 }
 
+#[test]
+fn a_bad_frame_of_a_blob_does_not_take_the_place_of_a_good_one_when_the_index_is_built_anew() {
+    let (_dir, options) = real_store();
+    let session = open_real(&options).unwrap();
+    session.publish(&BlobRefKey { label: "first".to_owned(), ..blob(30) }, blob_content(30).as_bytes()).unwrap();
+    session.delete_blob(&BlobRefKey { label: "first".to_owned(), ..blob(30) }).unwrap();
+    session.publish(&blob(30), blob_content(30).as_bytes()).unwrap();
+    // What comes behind it tells that it was synced.
+    session.publish(&blob(31), blob_content(31).as_bytes()).unwrap();
+    drop(session);
+    let mut paths = fs::read_dir(options.root.join("log")).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    paths.sort();
+    let path = paths.into_iter().rfind(|path| holds(&fs::read(path).unwrap(), b"blob 30").is_some()).unwrap();
+    let mut content = fs::read(&path).unwrap();
+    let at = content.windows(7).rposition(|window| window == b"blob 30").unwrap();
+    content[at] ^= 1;
+    fs::write(&path, &content).unwrap();
+    fs::remove_dir_all(options.root.join("index")).unwrap();
+    let session = open_real(&options).unwrap();
+    assert_eq!(session.blob(&blob(30)).unwrap(), Some(blob_content(30).into_bytes()));
+    assert_eq!(session.store.report().damage, Vec::<String>::new());
+}
+
 fn holds(content: &[u8], needle: &[u8]) -> Option<usize> {
     content.windows(needle.len()).position(|window| window == needle)
 }

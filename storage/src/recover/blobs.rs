@@ -47,6 +47,10 @@ impl Recovery<'_> {
     pub(super) fn damaged_blob(&mut self, bad: BadRegion, hash: Sha256) -> Result<(), OpenError> {
         let len = bad.to.saturating_sub(bad.from).saturating_sub(crate::segments::EDGE_LEN);
         let row = BlobRow::new(bad.segment, bad.from, u32::try_from(len).unwrap_or(u32::MAX), 0);
+        if self.report.rebuilt {
+            // Rows of good frames that still wait count before this one as well.
+            self.apply()?;
+        }
         if !self.report.rebuilt || self.blob_counts(hash, &row)? {
             self.rows.state.push(put(hash, &row));
         }
