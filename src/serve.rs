@@ -637,7 +637,11 @@ impl Readiness for Ready {
         let waits = self.store.retention_waits();
         let note = "retention by time waits for 24 hours of uptime: the clock jumped, is it right?";
         let log = if waits && log.1.is_empty() { (log.0, note.to_owned()) } else { log };
+        let blobs = match self.store.report().damaged_blobs {
+            0 => String::new(),
+            count => format!("warning: {count} blobs were found damaged at the start; another upload of each heals it"),
+        };
         let part = |name: &str, (ready, detail): (bool, String)| Subsystem { name: name.to_owned(), ready, detail };
-        vec![part("log", log), part("blobs", (true, String::new())), part("events", (true, String::new()))]
+        vec![part("log", log), part("blobs", (true, blobs)), part("events", (true, String::new()))]
     }
 }

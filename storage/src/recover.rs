@@ -55,6 +55,15 @@ impl BadRegion {
     }
 }
 
+/// Inline blobs of which the log has no frame, good or bad.
+#[derive(Clone, Debug, Default)]
+pub struct LostBlobs {
+    /// How many there are.
+    pub count: u64,
+    /// Some of them: 1,000 at most.
+    pub some: Vec<Sha256>,
+}
+
 /// What recovery did and found.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -66,12 +75,23 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// Damage found in this run.
     pub damage: Vec<BadRegion>,
+    /// Inline blobs of which the log was found to have no frame.
+    pub lost_blobs: LostBlobs,
     /// The last commit in the log.
     pub last_commit: CommitNumber,
     /// Append time of the newest frame seen, milliseconds since 1970.
     pub append_ms: i64,
     /// The number for the next segment.
     pub next_segment: u32,
+}
+
+impl Recovered {
+    /// Inline blobs found that cannot be read.
+    #[must_use]
+    pub fn damaged_blobs(&self) -> u64 {
+        let bad = self.damage.iter().filter(|bad| bad.blob.is_some()).count();
+        self.lost_blobs.count + u64::try_from(bad).unwrap_or(u64::MAX)
+    }
 }
 
 /// A frame as recovery needs it.

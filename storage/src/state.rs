@@ -176,6 +176,12 @@ impl StateKey {
         [KeyType::Damage.byte()]
     }
 
+    /// Prefix of all keys that say how a blob is stored.
+    #[must_use]
+    pub fn all_stored() -> [u8; 1] {
+        [KeyType::Stored.byte()]
+    }
+
     /// Prefix of all keys of callers that start with `prefix`.
     #[must_use]
     pub fn kv(prefix: &[u8]) -> Vec<u8> {

@@ -434,6 +434,8 @@ pub struct OpenReport {
     /// One line per damaged place found in this run, each naming segment and position, and partition and offsets where
     /// they are known.
     pub damage: Vec<String>,
+    /// How many inline blobs were found in this run that cannot be read.
+    pub damaged_blobs: u64,
 }
 
 /// An open data directory. Closed when the last clone is dropped, or by [`Store::close`].
@@ -534,6 +536,7 @@ impl Store {
         report.replayed_commits = recovered.replayed_commits;
         report.index_rebuilt = recovered.rebuilt;
         report.torn_bytes = recovered.torn_bytes;
+        report.damaged_blobs = recovered.damaged_blobs();
         report.catalogue_rebuilt = replay == Replay::Everything;
         let core = opening::build_core(fs, options, (segments, index, catalogue, lock), &recovered)?;
         opening::bring_catalogue_forward(&core, replay)?;

@@ -660,6 +660,8 @@ fn a_damaged_blob_frame_is_named_costs_that_blob_alone_and_is_healed_by_an_uploa
         assert!(error.contains(&blob(7).hash.to_string()), "{what}, index kept: {index_kept}: {error}");
         let told = session.store.report().damage.concat();
         assert_eq!(told.contains(&place), !index_kept, "{what}: {told}");
+        assert_eq!(told.contains(&blob(7).hash.to_string()), !index_kept, "{what}: {told}");
+        assert_eq!(session.store.report().damaged_blobs, u64::from(!index_kept), "{what}");
         // Without its prefix nothing tells whose frame it was, but for the row that is there already.
         assert_eq!(error.contains(&place), index_kept || what == "bytes", "{what}: {error}");
         for number in (0..20).filter(|number| *number != 7) {

@@ -7,7 +7,11 @@ use crate::index::{Changes, StateKeyspace};
 use crate::inline::{blob_in, hash_key, is_inline, prefix_at};
 use crate::keys::blob::BlobRow;
 use crate::keys::encode_value;
+use crate::state::{StateKey, StoredRecord, value};
 use crate::store::OpenError;
+
+/// Lost blobs that are named; more are counted.
+const LOST_NAMED: usize = 1000;
 
 fn put(hash: Sha256, row: &BlobRow) -> (StateKeyspace, bytes::Bytes, Option<bytes::Bytes>) {
     (StateKeyspace::Blobs, hash_key(hash), Some(encode_value(row).into()))
@@ -112,6 +116,21 @@ impl Recovery<'_> {
             }
         }
         Ok(self.index.change(changes)?)
+    }
+
+    /// Finds the blobs that a state record calls inline and that have no row: their frames do not even tell whose they were.
+    pub(super) fn find_lost_blobs(&mut self) -> Result<(), OpenError> {
+        for row in self.index.state_prefix(StateKeyspace::State, &StateKey::all_stored()) {
+            let (key, record) = row?;
+            let inline = value::<StoredRecord>(&record).is_some_and(|record| record.inline);
+            let Some(StateKey::Stored(hash)) = StateKey::decode(&key).filter(|_| inline) else { continue };
+            if self.index.blob(&hash.0)?.is_none() {
+                let lost = &mut self.report.lost_blobs;
+                lost.count += 1;
+                lost.some.extend((lost.some.len() < LOST_NAMED).then_some(hash));
+            }
+        }
+        Ok(())
     }
 
     /// A bad frame of a blob that is gone, or that another frame holds, is no damage.

@@ -298,6 +298,7 @@ impl Recovery<'_> {
             self.replay_state()?;
         }
         self.drop_dead_blobs()?;
+        self.find_lost_blobs()?;
         let starts = log_starts(self.index)?;
         let kept = |bad: &BadRegion| {
             bad.lost.is_none_or(|(partition, _, end)| starts.get(&partition).is_some_and(|start| end > *start))

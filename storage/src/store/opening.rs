@@ -368,6 +368,10 @@ pub(super) fn report_damage(
             (None, None) => lines.push(format!("{}..{}: no frame can be read", place(bad.segment, bad.from), bad.to)),
         }
     }
+    let lost_blobs = &recovered.lost_blobs;
+    lines.extend(lost_blobs.some.iter().map(|hash| format!("blob {hash} cannot be read: the log has no frame of it")));
+    let more = lost_blobs.count.saturating_sub(u64::try_from(lost_blobs.some.len()).unwrap_or(0));
+    lines.extend((more > 0).then(|| format!("{more} more blobs cannot be read: the log has no frame of them")));
     let mut changes = Vec::new();
     let partitions = core.partitions.read().unwrap_or_else(PoisonError::into_inner).clone();
     for LostRange { partition: number, name, from, record } in ranges {
