@@ -1,5 +1,5 @@
 //! The crash test: random work from several clients, SIGKILL at a random moment, restart, and then every promise the
-//! server made is checked. `AZULITE_CRASH_ROUNDS` sets the number of rounds (20), `AZULITE_SEED` replays a run.
+//! server made is checked. `AZULITE_CRASH_ROUNDS` sets the number of rounds (100), `AZULITE_SEED` replays a run.
 //!
 //! A killed process keeps the operating system's cache: this shows that no reply runs ahead of the log and that
 //! recovery is right, not that syncs happen (the storage crate's tests show that).
@@ -32,7 +32,7 @@ mod tests {
     const RESET_BY_COMMAND_EVERY: u64 = 8;
 
     fn rounds() -> u64 {
-        std::env::var("AZULITE_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+        std::env::var("AZULITE_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
     }
 
     #[test]
