@@ -5,7 +5,7 @@
 //! the largest. Resident with a thousand plugins that read at once: 330 to 370 MiB as it comes, 210 MiB with four areas,
 //! at the same speed. Two areas would make it 165, but then threads wait for each other's turn; another allocator
 //! (mimalloc 2) took 2 GiB for its threads. The thresholds give large pieces back: under Kafka producers 160 to 190 MiB
-//! rather than 210. At 512 KiB it would be 135, and idle 37 rather than 46, but producers would lose a fifth of their speed.
+//! rather than 210. At 512 KiB it would be 135, but producers would lose a fifth of their speed. Idle it is 36.
 
 use std::env;
 use std::os::unix::process::CommandExt as _;

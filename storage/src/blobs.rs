@@ -37,8 +37,8 @@ impl Store {
         Ok(self.core.blobs.stage())
     }
 
-    /// Stores an upload under a name: a small one in the commit of its state record, else the file first. The caller vouches that `key.hash` is the
-    /// SHA-256 of the staged bytes. Storing the same name again renews its time and description; bytes that are stored
+    /// Stores an upload under a name: a small one in the commit of its state record, else the file first. The caller
+    /// vouches that `key.hash` is the SHA-256 of the staged bytes. Storing the same name again renews its time and description; bytes that are stored
     /// already are read and compared, and replaced where they are damaged.
     ///
     /// # Durability
