@@ -33,14 +33,14 @@ pub struct Request {
     pub dry_run: bool,
 }
 
-/// Where a run stands.
+/// Where a long run stands; reprocessing has the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Under way.
     #[default]
     Running,
-    /// Everything was looked at.
+    /// At the end of everything there was.
     Done,
     /// Stopped by somebody; another run goes on from there.
     Stopped,

@@ -3,24 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Request;
+pub use crate::streams::reidentify::Stage;
 
 /// Bad records that are named in the progress of each topic; all of them are counted.
 const BAD_NAMED: usize = 20;
-
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// Under way.
-    #[default]
-    Running,
-    /// At the end of all topics.
-    Done,
-    /// Stopped by somebody; another run goes on from there.
-    Stopped,
-    /// Stopped by a failure; another run goes on from there.
-    Failed,
-}
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
