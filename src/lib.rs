@@ -30,3 +30,4 @@ pub mod metrics;
 mod notify;
 pub mod serve;
 pub mod streams;
+pub mod workers;
