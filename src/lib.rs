@@ -9,6 +9,7 @@
 //! | [`dispatcher`] | event models, choice of topic, filters, readers |
 //! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
 //! | [`isolate`] | child processes for parsers of hostile bytes |
+//! | [`archive`] | members of archives, out of bytes in memory |
 //! | [`admin`] | what a person may ask about a store |
 //! | [`broker`] | the one door to the log |
 //! | [`metrics`], [`log_files`] | what is counted; files of requests and refused events |
@@ -17,6 +18,7 @@
 //! (`azulite-storage`), never the other way.
 
 pub mod admin;
+pub mod archive;
 pub mod broker;
 pub mod cli;
 pub mod config;
