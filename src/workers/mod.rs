@@ -4,6 +4,9 @@
 //! HTTP. `serve` starts what `[workers]` switches on; `azulite worker` runs one against the address of a dispatcher.
 //! Spec: workers.md 1.
 
+pub mod frame;
+pub mod results;
 pub mod upstream;
 
+pub use frame::{Job, Outcome, Status, Worker};
 pub use upstream::{Content, Fetched, Upstream, UpstreamError};

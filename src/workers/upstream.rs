@@ -50,6 +50,9 @@ pub trait Upstream: Send + Sync {
     /// [`UpstreamError`]; nothing was leased, or what was comes back when its lease ends.
     fn lease(&self, query: &[(&str, &str)]) -> Result<Fetched, UpstreamError>;
 
+    /// Ends every [`Upstream::lease`] that waits, which then brings what it has; what an answer still brings is given back.
+    fn interrupt(&self) {}
+
     /// Publishes statuses: heartbeats, and final ones with their results.
     ///
     /// # Durability
@@ -57,6 +60,14 @@ pub trait Upstream: Send + Sync {
     /// # Errors
     /// [`UpstreamError`].
     fn report(&self, statuses: &[StatusEvent]) -> Result<(), UpstreamError>;
+
+    /// Publishes result events that do not wait for the final status of their task, such as those of a first stage.
+    ///
+    /// # Durability
+    /// On `Ok` they are durable.
+    /// # Errors
+    /// [`UpstreamError`]; some of them may have been published.
+    fn publish(&self, events: &[BinaryEvent]) -> Result<(), UpstreamError>;
 
     /// Gives leases back without counting an attempt; `dequeued` holds the ids of the tasks. Those that are not open are
     /// left out.

@@ -1,0 +1,333 @@
+//! Result events of a worker: built from the event that was worked on, checked, and cut to the limits.
+//!
+//! Pure. The dispatcher adds keys and tracking strings. Spec: workers.md 1.6 to 1.8, models.md 3.
+
+use std::collections::BTreeMap;
+
+use crate::dispatcher::model::{
+    self, Author, BinaryEntity, BinaryEvent, Datastream, Event, Feature, Flags, Invalid, JsonText, PathNode,
+    PluginEntity, PluginEvent, PluginFeature, Source, StatusEntity, StatusEvent, Timestamp,
+};
+
+/// Values of one feature in one event.
+pub const FEATURE_VALUES_MAX: usize = 1_000;
+/// Feature values in one event.
+pub const VALUES_MAX: usize = 9_500;
+/// Characters of one feature value.
+pub const VALUE_CHARS_MAX: usize = 4_000;
+/// Bytes of one event as JSON.
+pub const EVENT_BYTES_MAX: usize = (2 << 20) - 512;
+/// Nodes of `source.path` from which on an event is not worked on.
+pub const DEPTH_MAX: usize = 10;
+
+/// What a result derives from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The event that was worked on; or a child of it, for a child of that.
+    pub input: &'a BinaryEvent,
+    /// Who did it.
+    pub author: &'a Author,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What is said about an entity.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// In order of weight: when there are too many, the last ones are cut.
+    pub features: Vec<Feature>,
+    /// An object, or `Null` for none.
+    pub info: serde_json::Value,
+}
+
+/// A new entity that was found in another.
+#[derive(Clone, Debug, Default)]
+pub struct Child {
+    /// Its `content` stream as the upload answered.
+    pub content: Datastream,
+    /// Further streams, as uploads answered, each with its label.
+    pub streams: Vec<Datastream>,
+    /// Its name, may be empty.
+    pub filename: String,
+    /// How it derives from its parent, such as `action: extracted`.
+    pub relationship: BTreeMap<String, String>,
+    /// What is said about it.
+    pub findings: Findings,
+}
+
+/// A value of a feature; `kind` is one of `model::FEATURE_TYPES`.
+#[must_use]
+pub fn feature(name: &str, kind: &str, value: impl Into<String>, label: impl Into<String>) -> Feature {
+    Feature {
+        name: name.to_owned(),
+        value: value.into(),
+        feature_type: kind.to_owned(),
+        label: label.into(),
+        ..Feature::default()
+    }
+}
+
+/// An `extracted` event: a new entity below the input's.
+///
+/// # Errors
+/// [`Invalid`], such as for a child without content.
+pub fn child(origin: &Origin<'_>, child: Child) -> Result<BinaryEvent, Invalid> {
+    let Child { content, streams, filename, relationship, findings } = child;
+    let content = Datastream { label: "content".to_owned(), ..content };
+    let node = PathNode {
+        relationship,
+        sha256: content.sha256.clone(),
+        file_format: content.file_format.clone(),
+        size: content.size,
+        filename,
+        language: content.language.clone(),
+        ..node(origin, "extracted")
+    };
+    let entity = BinaryEntity {
+        sha256: content.sha256.clone(),
+        sha512: content.sha512.clone(),
+        sha1: content.sha1.clone(),
+        md5: content.md5.clone(),
+        ssdeep: content.ssdeep.clone(),
+        tlsh: content.tlsh.clone(),
+        size: content.size,
+        mime: content.mime.clone(),
+        magic: content.magic.clone(),
+        file_format: content.file_format.clone(),
+        file_extension: content.file_extension.clone(),
+        datastreams: std::iter::once(content).chain(streams).collect(),
+        ..BinaryEntity::default()
+    };
+    result(origin, node, entity, findings)
+}
+
+/// An `enriched` event: more about the input's entity.
+///
+/// # Errors
+/// [`Invalid`], such as for an input that is `enriched` itself.
+pub fn enriched(origin: &Origin<'_>, findings: Findings) -> Result<BinaryEvent, Invalid> {
+    about(origin, "enriched", Vec::new(), findings)
+}
+
+/// An `augmented` event: further streams of the input's entity, as uploads answered, each with its label.
+///
+/// # Errors
+/// [`Invalid`], such as for an input without content.
+pub fn augmented(origin: &Origin<'_>, streams: Vec<Datastream>, findings: Findings) -> Result<BinaryEvent, Invalid> {
+    let content = origin.input.entity.datastreams.iter().filter(|stream| stream.label == "content");
+    let streams = content.cloned().chain(streams).collect();
+    about(origin, "augmented", streams, findings)
+}
+
+/// A `mapped` event: what somebody else knows about the input's entity.
+///
+/// # Errors
+/// [`Invalid`], such as for a stream labelled `content`.
+pub fn mapped(origin: &Origin<'_>, streams: Vec<Datastream>, findings: Findings) -> Result<BinaryEvent, Invalid> {
+    about(origin, "mapped", streams, findings)
+}
+
+fn about(
+    origin: &Origin<'_>,
+    action: &str,
+    datastreams: Vec<Datastream>,
+    findings: Findings,
+) -> Result<BinaryEvent, Invalid> {
+    let sha256 = origin.input.entity.sha256.clone();
+    let entity = BinaryEntity { datastreams, ..reduced_entity(&origin.input.entity) };
+    result(origin, PathNode { sha256, ..node(origin, action) }, entity, findings)
+}
+
+fn node(origin: &Origin<'_>, action: &str) -> PathNode {
+    PathNode { author: origin.author.clone(), action: action.to_owned(), timestamp: origin.now, ..PathNode::default() }
+}
+
+fn result(
+    origin: &Origin<'_>,
+    node: PathNode,
+    entity: BinaryEntity,
+    findings: Findings,
+) -> Result<BinaryEvent, Invalid> {
+    let Origin { input, author, now } = *origin;
+    let action = node.action.clone();
+    let path = input.source.path.iter().cloned().chain([node]).collect();
+    let info = match findings.info {
+        serde_json::Value::Null => JsonText::default(),
+        info => JsonText::new(info.to_string().into_bytes()),
+    };
+    let event = BinaryEvent {
+        kafka_key: PLACEHOLDER.to_owned(),
+        timestamp: now,
+        author: author.clone(),
+        source: Source { path, ..input.source.clone() },
+        entity: BinaryEntity { features: findings.features, info, ..entity },
+        action,
+        // The dispatcher puts the same ones into results of a status.
+        flags: Flags { retry: false, ..input.flags },
+        ..BinaryEvent::default()
+    };
+    check(&event)?;
+    Ok(event)
+}
+
+/// What the dispatcher replaces by the event's key.
+const PLACEHOLDER: &str = "runner-placeholder";
+
+/// The checks that the dispatcher makes of a result.
+///
+/// # Errors
+/// The first rule that fails.
+pub fn check(event: &BinaryEvent) -> Result<(), Invalid> {
+    model::check_valid(&Event::Binary(Box::new(event.clone())))
+}
+
+/// The entity without what an event adds to it.
+fn reduced_entity(entity: &BinaryEntity) -> BinaryEntity {
+    let BinaryEntity {
+        sha256, sha512, sha1, md5, ssdeep, tlsh, size, mime, magic, file_format, file_extension, ..
+    } = entity;
+    BinaryEntity {
+        sha256: sha256.clone(),
+        sha512: sha512.clone(),
+        sha1: sha1.clone(),
+        md5: md5.clone(),
+        ssdeep: ssdeep.clone(),
+        tlsh: tlsh.clone(),
+        size: *size,
+        mime: mime.clone(),
+        magic: magic.clone(),
+        file_format: file_format.clone(),
+        file_extension: file_extension.clone(),
+        ..BinaryEntity::default()
+    }
+}
+
+/// The event as statuses carry it: without features, streams and info.
+#[must_use]
+pub fn reduced(event: &BinaryEvent) -> BinaryEvent {
+    BinaryEvent {
+        kafka_key: event.kafka_key.clone(),
+        timestamp: event.timestamp,
+        author: event.author.clone(),
+        source: event.source.clone(),
+        entity: reduced_entity(&event.entity),
+        action: event.action.clone(),
+        dequeued: event.dequeued.clone(),
+        retries: event.retries,
+        flags: event.flags,
+        track_source_references: event.track_source_references.clone(),
+        track_links: event.track_links.clone(),
+        track_authors: event.track_authors.clone(),
+    }
+}
+
+/// A status about the input; `status` is one of `model::STATUSES`.
+#[must_use]
+pub fn status(origin: &Origin<'_>, status: &str, runtime_s: f64) -> StatusEvent {
+    StatusEvent {
+        kafka_key: PLACEHOLDER.to_owned(),
+        timestamp: origin.now,
+        author: origin.author.clone(),
+        entity: StatusEntity {
+            input: reduced(origin.input),
+            status: status.to_owned(),
+            runtime: runtime_s,
+            ..StatusEntity::default()
+        },
+    }
+}
+
+/// A registration. `features` are name, type and description; values of `config` are JSON text and must hold no secrets.
+#[must_use]
+pub fn registration(
+    author: &Author,
+    description: &str,
+    features: &[(&str, &str, &str)],
+    config: BTreeMap<String, String>,
+    now: Timestamp,
+) -> PluginEvent {
+    let Author { name, version, category, security } = author.clone();
+    let feature = |&(name, kind, desc): &(&str, &str, &str)| PluginFeature {
+        name: name.to_owned(),
+        feature_type: kind.to_owned(),
+        desc: desc.to_owned(),
+        tags: Vec::new(),
+    };
+    let mut features: Vec<PluginFeature> = features.iter().map(feature).collect();
+    features.sort_by(|a, b| a.name.cmp(&b.name));
+    let description = description.to_owned();
+    let entity =
+        PluginEntity { name, version, category, security, description, features, config, ..PluginEntity::default() };
+    PluginEvent { kafka_key: PLACEHOLDER.to_owned(), timestamp: now, author: author.clone(), entity }
+}
+
+/// Cuts an event to the limits of workers.md 1.6, the last values first, and says what was cut; empty when nothing was.
+///
+/// Values over their length are shortened at its limit, then those over the limit of one feature and of the event are
+/// left out, and then, while the event is too large, its info and values from the end.
+#[must_use]
+pub fn cut(event: &mut BinaryEvent) -> Vec<String> {
+    let mut told = Vec::new();
+    told.extend(shorten(&mut event.entity.features));
+    told.extend(limit_each(&mut event.entity.features));
+    let values = event.entity.features.len();
+    if values > VALUES_MAX {
+        event.entity.features.truncate(VALUES_MAX);
+        told.push(format!("{VALUES_MAX} of {values} feature values were kept"));
+    }
+    told.extend(shrink(event));
+    told
+}
+
+fn shorten(features: &mut [Feature]) -> Option<String> {
+    let mut shortened = 0usize;
+    for feature in features {
+        if let Some((end, _)) = feature.value.char_indices().nth(VALUE_CHARS_MAX) {
+            feature.value.truncate(end);
+            shortened += 1;
+        }
+    }
+    (shortened > 0).then(|| format!("{shortened} feature values were shortened to {VALUE_CHARS_MAX} characters"))
+}
+
+fn limit_each(features: &mut Vec<Feature>) -> Vec<String> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    features.retain(|feature| match counts.get_mut(&feature.name) {
+        Some(count) => {
+            *count += 1;
+            *count <= FEATURE_VALUES_MAX
+        }
+        None => {
+            counts.insert(feature.name.clone(), 1);
+            true
+        }
+    });
+    let over = counts.into_iter().filter(|(_, count)| *count > FEATURE_VALUES_MAX);
+    over.map(|(name, count)| format!("{FEATURE_VALUES_MAX} of {count} values of the feature {name} were kept"))
+        .collect()
+}
+
+fn shrink(event: &mut BinaryEvent) -> Vec<String> {
+    let size = |event: &BinaryEvent| model::to_json(&Event::Binary(Box::new(event.clone()))).len();
+    let mut told = Vec::new();
+    let mut bytes = size(event);
+    if bytes > EVENT_BYTES_MAX && !event.entity.info.is_empty() {
+        let info = std::mem::take(&mut event.entity.info);
+        told.push(format!("the info of {} bytes was left out: the event had {bytes} bytes", info.as_bytes().len()));
+        bytes = size(event);
+    }
+    let (values, whole) = (event.entity.features.len(), bytes);
+    while bytes > EVENT_BYTES_MAX && !event.entity.features.is_empty() {
+        // At least one, and about as many as are in the way: a value is a few hundred bytes at most times.
+        let kept = event.entity.features.len();
+        let over = bytes - EVENT_BYTES_MAX;
+        let goes = (over.saturating_mul(kept) / bytes.max(1)).clamp(1, kept);
+        event.entity.features.truncate(kept - goes);
+        bytes = size(event);
+    }
+    let kept = event.entity.features.len();
+    if kept < values {
+        told.push(format!("{kept} of {values} feature values were kept: the event had {whole} bytes"));
+    }
+    told
+}
