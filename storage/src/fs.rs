@@ -28,6 +28,9 @@ pub trait FsFile: Send + Sync + fmt::Debug {
     /// As the operating system reports them; `StorageFull` when the disk is.
     fn write_all_at(&self, bufs: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
 
+    /// Tells the disk to begin with what was written there. A hint: nothing is durable by it, and it waits for nothing.
+    fn begin_writing(&self, _position: u64, _len: u64) {}
+
     /// Reserves disk blocks up to `len` and makes the file at least that long; the new bytes read as zero.
     ///
     /// # Errors
@@ -266,6 +269,12 @@ impl FsFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn begin_writing(&self, position: u64, len: u64) {
+        // Linux writes dirty pages of the range first, without waiting, and lets go only of those that are clean already.
+        let advice = rustix::fs::Advice::DontNeed;
+        rustix::fs::fadvise(&self.0, position, std::num::NonZeroU64::new(len), advice).ok();
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

@@ -13,6 +13,9 @@ use crate::blob::{BlobError, OpenBlob, Stage, io_error};
 use crate::encoding::{CHUNK, Codec, Opener, Sealer};
 use crate::fs::{Fs, FsFile};
 
+/// Bytes after which the disk begins with what was written, while more comes in: the sync at the end finds less to do.
+const WRITE_AHEAD: u64 = 8 << 20;
+
 /// The file of an upload that is no small one. Dropped without a name of its own, it is removed.
 #[derive(Debug)]
 pub(crate) struct StagingFile {
@@ -24,6 +27,8 @@ pub(crate) struct StagingFile {
     len: u64,
     /// Bytes written.
     stored: u64,
+    /// Those that the disk has been told to begin with.
+    begun: u64,
     /// It has got its name.
     pub(crate) kept: bool,
 }
@@ -31,7 +36,7 @@ pub(crate) struct StagingFile {
 impl StagingFile {
     pub(crate) fn create(fs: Arc<dyn Fs>, path: PathBuf, codec: Codec) -> Result<Self, BlobError> {
         let file = fs.create(&path).map_err(io_error(&path))?;
-        Ok(Self { fs, path, file, sealer: Sealer::new(codec), len: 0, stored: 0, kept: false })
+        Ok(Self { fs, path, file, sealer: Sealer::new(codec), len: 0, stored: 0, begun: 0, kept: false })
     }
 
     /// Adds whole chunks or, at the end, what is left.
@@ -49,6 +54,10 @@ impl StagingFile {
         }
         self.len += to_u64(plain.len());
         self.stored += to_u64(bytes.len());
+        if self.stored - self.begun >= WRITE_AHEAD {
+            self.file.begin_writing(self.begun, self.stored - self.begun);
+            self.begun = self.stored;
+        }
         Ok(())
     }
 }
@@ -83,27 +92,48 @@ impl StagedFile {
     ///
     /// # Errors
     /// [`BlobError::DiskFull`] and [`BlobError::Io`]; drop it then.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        self.tail.extend_from_slice(bytes);
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), BlobError> {
         self.len += to_u64(bytes.len());
-        if self.file.is_none() && self.tail.len() <= self.stage.inline_bytes() {
+        if self.file.is_none() && self.tail.len() + bytes.len() <= self.stage.inline_bytes() {
+            self.tail.extend_from_slice(bytes);
             return Ok(());
         }
-        // What may be the last chunk waits.
-        let whole = self.tail.len().saturating_sub(1) / CHUNK * CHUNK;
-        self.write_out(whole, false)
+        // From here on it is no small one, whatever has been written of it.
+        Self::file(&mut self.file, &self.stage)?;
+        // Whole chunks go out as soon as something follows them: what may be the last one waits.
+        let missing = self.tail.len().next_multiple_of(CHUNK) - self.tail.len();
+        let Some((head, rest)) = bytes.split_at_checked(missing).filter(|(_, rest)| !rest.is_empty()) else {
+            self.tail.extend_from_slice(bytes);
+            return Ok(());
+        };
+        self.tail.extend_from_slice(head);
+        bytes = rest;
+        self.write_tail(false)?;
+        if let Some((whole, rest)) = bytes.split_at_checked((bytes.len() - 1) / CHUNK * CHUNK) {
+            if !whole.is_empty() {
+                Self::file(&mut self.file, &self.stage)?.append(whole, false)?;
+            }
+            bytes = rest;
+        }
+        self.tail.extend_from_slice(bytes);
+        Ok(())
     }
 
-    /// Moves the first `count` bytes of what is in memory to the file, which is made when there is none.
-    fn write_out(&mut self, count: usize, last: bool) -> Result<(), BlobError> {
-        let file = match &mut self.file {
+    /// The file, which is made when there is none.
+    fn file<'a>(file: &'a mut Option<StagingFile>, stage: &Stage) -> Result<&'a mut StagingFile, BlobError> {
+        Ok(match file {
             Some(file) => file,
-            none => none.insert(self.stage.create()?),
-        };
+            none => none.insert(stage.create()?),
+        })
+    }
+
+    /// Moves what is in memory to the file.
+    fn write_tail(&mut self, last: bool) -> Result<(), BlobError> {
+        let file = Self::file(&mut self.file, &self.stage)?;
         // Also of no bytes at all something may be stored.
-        if count > 0 || last {
-            file.append(self.tail.get(..count).unwrap_or_default(), last)?;
-            self.tail.drain(..count);
+        if last || !self.tail.is_empty() {
+            file.append(&self.tail, last)?;
+            self.tail.clear();
         }
         Ok(())
     }
@@ -138,7 +168,7 @@ impl StagedFile {
 
     /// All of the bytes in their file.
     pub(crate) fn into_file(mut self) -> Result<StagingFile, BlobError> {
-        self.write_out(self.tail.len(), true)?;
+        self.write_tail(true)?;
         // Made by the line above, where it was not there before.
         self.file.map_or_else(|| self.stage.create(), Ok)
     }

@@ -307,10 +307,13 @@ fn an_upload_touches_staging_only_once_it_is_no_small_one_and_reads_back_at_ever
     let staging = || std::fs::read_dir(dir.path().join("staging")).unwrap().count();
     let content: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let inline = Options::new(dir.path().into()).inline_bytes;
-    for (number, len) in (0_u8..).zip([0, 1, inline - 1, inline, inline + 1, 131_072, 131_073, 200_000]) {
+    let lens = [0, 1, inline - 1, inline, inline + 1, 131_072, 131_073, 200_000];
+    // Pieces shorter than a chunk, as long, longer, and all at once.
+    let cases = [1000, 65_536, 70_001, 200_000].into_iter().flat_map(|piece| lens.map(|len| (piece, len)));
+    for (number, (piece, len)) in (0_u8..).zip(cases) {
         let key = BlobRefKey { hash: Sha256([number; 32]), source: "lab".into(), label: "content".into() };
         let mut staged = store.stage().unwrap();
-        content[..len].chunks(1000).for_each(|piece| staged.write(piece).unwrap());
+        content[..len].chunks(piece).for_each(|piece| staged.write(piece).unwrap());
         assert_eq!(staging(), usize::from(len > inline), "{len}");
         let same = |open: crate::blob::OpenBlob| {
             assert_eq!(open.len(), u64::try_from(len).unwrap());
