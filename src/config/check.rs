@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 43] = [
+const RANGES: [Range; 54] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -118,6 +118,17 @@ const RANGES: [Range; 43] = [
     count("streams.max_uploads", 1, 65_535, |c| c.streams.max_uploads.into()),
     count("identify.jobs", 0, 1_024, |c| c.identify.jobs.into()),
     size("identify.content_max_bytes", 0, GI, |c| c.identify.content_max_bytes),
+    duration("workers.shutdown_grace", 0, 3_600 * SECOND, |c| ms(c.workers.shutdown_grace)),
+    count("workers.yara.bulk_size", 1, 1_000, |c| c.workers.yara.bulk_size.into()),
+    duration("workers.yara.load_interval", SECOND, 3_600 * SECOND, |c| ms(c.workers.yara.load_interval)),
+    count("workers.yara.threads", 0, 256, |c| c.workers.yara.threads.into()),
+    size("workers.yara.max_scan_size", 1, 4 * GI, |c| c.workers.yara.max_scan_size),
+    duration("workers.yara.file_timeout", 100, 3_600 * SECOND, |c| ms(c.workers.yara.file_timeout)),
+    duration("workers.yara.job_timeout", SECOND, DAY, |c| ms(c.workers.yara.job_timeout)),
+    duration("workers.yara.reload_settle", 0, 3_600 * SECOND, |c| ms(c.workers.yara.reload_settle)),
+    size("workers.yara.max_total_expanded", MI, TI, |c| c.workers.yara.max_total_expanded),
+    count("workers.yara.max_members", 1, 10_000_000, |c| c.workers.yara.max_members),
+    count("workers.yara.max_ratio", 2, 1_000_000, |c| c.workers.yara.max_ratio),
 ];
 
 /// What the number `key` may be, for a message.
@@ -140,6 +151,9 @@ pub(super) fn check(config: &Config, origins: &Origins, refused: &BTreeSet<KeyPa
     check_sizes(config, &mut report);
     for (key, value, message) in super::security::mistakes(&config.security) {
         report.value(&KeyPath::of(key), &value, &message);
+    }
+    for (key, value, message) in super::workers::mistakes(&config.workers) {
+        report.value(&KeyPath::of(&key), &value, &message);
     }
     report.problems
 }

@@ -67,7 +67,7 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnv
 }
 
 /// Sections of the configuration; a test keeps the list complete.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "http",
     "kafka",
     "storage",
@@ -78,6 +78,7 @@ const SECTIONS: [&str; 12] = [
     "metrics",
     "security",
     "reprocess",
+    "workers",
     "sources",
     "topics",
 ];

@@ -84,6 +84,10 @@ impl KeyPath {
     /// Whether the last part names something that must not be shown.
     pub(super) fn is_secret(&self) -> bool {
         let last = self.0.last().map(|part| part.to_ascii_lowercase()).unwrap_or_default();
+        // The path of a file is none, nor are the words that archives are tried with.
+        if last.ends_with("_file") || self.0.iter().map(String::as_str).eq(["workers", "yara", "passwords"]) {
+            return false;
+        }
         ["password", "secret", "token", "access_key", "aes_key", "private_key"].iter().any(|word| last.contains(word))
     }
 }

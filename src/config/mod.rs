@@ -16,6 +16,7 @@ mod show;
 mod topics;
 mod units;
 mod upstream;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,10 @@ pub use security::{LabelOption, LabelOptions, Releasability, Security, SecurityL
 pub use show::Entry;
 pub use topics::{Elsewhere, Expiry, Source, TopicSettings};
 pub use units::{Listen, format_duration, format_size, parse_address, parse_duration, parse_size};
+pub use workers::{
+    CritsSink, ParseStage, Parser, Per, PublishMembers, Rate, RulesChange, SANDBOX_CALLS, SandboxKind, SandboxWorker,
+    Workers, YaraWorker, read_secret,
+};
 
 use layer::{Accepted, Setting};
 use serde::{Deserialize, Serialize};
@@ -62,6 +67,8 @@ pub struct Config {
     pub security: Security,
     /// What the `reprocess` command copies.
     pub reprocess: Reprocess,
+    /// The built-in workers.
+    pub workers: Workers,
     /// Sources by name.
     pub sources: BTreeMap<String, Source>,
     /// Topics that differ from their defaults, by name without `azul.<prefix>.`.

@@ -44,18 +44,27 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
+/// What inside the value is meant: `url: `, for a list of tables.
+fn below(key: &str, error: &Error) -> String {
+    let path = error.path.join(".");
+    path.strip_prefix(key).and_then(|rest| rest.strip_prefix('.')).map_or_else(String::new, |rest| format!("{rest}: "))
+}
+
 /// What serde found out about the value of `key`, in words for an operator.
 pub(super) fn explain(key: &str, error: &Error) -> String {
     match &error.kind {
-        Kind::UnknownField(_, known) => format!("there is no such key; here are allowed: {}", known.join(", ")),
+        Kind::UnknownField(name, known) => {
+            let inside = if key.split('.').any(|part| part == name) { String::new() } else { format!("{name}: ") };
+            format!("{inside}there is no such key; here are allowed: {}", known.join(", "))
+        }
+        Kind::MissingField(name) => format!("the key {name} is needed"),
         _ if range_of(key).is_some() => format!("allowed is {}", range_of(key).unwrap_or_default()),
-        Kind::Message(allowed) => format!("allowed is {allowed}"),
-        Kind::UnknownVariant(_, known) => format!("allowed is one of {}", known.join(", ")),
+        Kind::Message(allowed) => format!("{}allowed is {allowed}", below(key, error)),
+        Kind::UnknownVariant(_, known) => format!("{}allowed is one of {}", below(key, error), known.join(", ")),
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
-            format!("allowed is {}", plain_type(expected))
+            format!("{}allowed is {}", below(key, error), plain_type(expected))
         }
         Kind::InvalidLength(..)
-        | Kind::MissingField(_)
         | Kind::DuplicateField(_)
         | Kind::ISizeOutOfRange(_)
         | Kind::USizeOutOfRange(_)

@@ -64,6 +64,39 @@ fn the_examples_in_the_shipped_file_are_right() {
 }
 
 #[test]
+fn the_sandbox_section_of_the_shipped_file_says_the_defaults() {
+    let text = std::fs::read_to_string(SHIPPED).unwrap();
+    let (_, section) = text.split_once("# [[workers.sandbox]]\n").unwrap();
+    let (section, _) = section.split_once("\n\n").unwrap();
+    let lines: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("# ")).collect();
+    let head = |count: usize| format!("[[workers.sandbox]]\n{}\n", lines[..count].join("\n"));
+    let shipped = load(&head(lines.len()), &[], &Flags::default()).unwrap().config.workers.sandbox.remove(0);
+    let least = load(&head(4), &[], &Flags::default()).unwrap().config.workers.sandbox.remove(0);
+    assert_eq!(shipped.stages(), least.stages());
+    let SandboxWorker { parsers, parse_stages, cleanup, .. } = least.clone();
+    let (submit_options, rate_limits) = (least.submit_options.clone(), least.rate_limits.clone());
+    assert_eq!(
+        (shipped.cleanup(), shipped.rate_limits_of("create")),
+        (least.cleanup(), least.rate_limits_of("create"))
+    );
+    assert_eq!(SandboxWorker { parsers, parse_stages, cleanup, submit_options, rate_limits, ..shipped }, least);
+}
+
+#[test]
+fn mistakes_in_a_list_of_sandboxes_name_line_item_and_key() {
+    let section = |rest: &str| format!("[http]\n[[workers.sandbox]]\nname = \"a\"\nkind = \"cape\"\n{rest}");
+    let got = |rest: &str| from_file(&section(rest)).join("\n");
+    let missing = got("url = \"http://h\"\n");
+    assert!(missing.starts_with("2: workers.sandbox") && missing.contains("the key token_file is needed"), "{missing}");
+    let scheme = got("url = \"h:80\"\ntoken_file = \"\"\n");
+    assert!(scheme.contains("url = \"h:80\": allowed is http://HOST:PORT") && scheme.starts_with("2: "), "{scheme}");
+    let parser = got("url = \"http://h\"\ntoken_file = \"\"\nparsers = [\"inof\"]\n");
+    assert!(parser.contains("allowed is one of info, signatures"), "{parser}");
+    let unknown = got("url = \"http://h\"\ntoken_file = \"\"\nprefetch = 1\n");
+    assert!(unknown.contains("prefetch: there is no such key"), "{unknown}");
+}
+
+#[test]
 fn without_a_file_the_defaults_count() {
     let loaded =
         Config::load_from(&Flags::default(), std::iter::empty(), &[PathBuf::from("/nonexistent/a.toml")]).unwrap();
@@ -317,7 +350,7 @@ fn labels_are_read_from_upstreams_variable_and_from_the_file_with_their_lines() 
                 [[security.labels.caveat.options]]\nnam = \"MOD1\"\n";
     let got = refusals(load(file, &[], &Flags::default()));
     let expected = [
-        "3: security.labels.caveat.options = [{\"nam\":\"MOD1\"}]: there is no such key; here are allowed: name, aliases",
+        "3: security.labels.caveat.options = [{\"nam\":\"MOD1\"}]: nam: there is no such key; here are allowed: name, aliases",
         "2: security.labels.classification.options = \"low\": is there twice",
     ];
     assert_eq!(got.len(), expected.len(), "{got:#?}");
