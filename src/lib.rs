@@ -3,6 +3,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`cli`] | one file per command |
+//! | `client` | HTTP to a running server |
 //! | [`config`], [`serve`] | `appliance.toml` to a checked configuration; start, listeners, stop |
 //! | [`http`] | routes and status codes |
 //! | [`kafka`] | messages of the Kafka protocol |
@@ -10,6 +11,7 @@
 //! | [`streams`], [`identify`] | blobs over HTTP; digests and file types |
 //! | [`isolate`] | child processes for parsers of hostile bytes |
 //! | [`archive`] | members of archives, out of bytes in memory |
+//! | [`workers`] | plugins that run in this process |
 //! | [`admin`] | what a person may ask about a store |
 //! | [`broker`] | the one door to the log |
 //! | [`metrics`], [`log_files`] | what is counted; files of requests and refused events |
@@ -21,6 +23,7 @@ pub mod admin;
 pub mod archive;
 pub mod broker;
 pub mod cli;
+mod client;
 pub mod config;
 pub mod dispatcher;
 pub mod http;

@@ -345,6 +345,12 @@ metrics! {
         "Records of the delete and insert topics that could not be used", counters(["topic", "reason"], 0);
     purge_tombstones: Counters<1> = "azulite_purge_tombstones_total",
         "Tombstones for purged events, by what became of them", counters(["result"], 0);
+    worker_jobs: Counters<2> = "azulite_worker_jobs_total", "Jobs of built-in workers by how they ended",
+        counters(["worker", "status"], 0);
+    worker_job_time: Histograms<1> = "azulite_worker_job_seconds", "Seconds from the lease of a job to its end",
+        histograms(["worker"], 0, &BUCKETS_B);
+    worker_in_flight: Gauges<1> = "azulite_worker_in_flight", "Jobs that built-in workers have taken and not ended",
+        gauges(["worker"], 0);
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
         histograms(["method", "result"], 0, &BUCKETS_C);
 }

@@ -7,7 +7,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::args::{Consume, Global};
-use super::client::{Client, RequestError, encoded};
 use super::exit::Exit;
 use super::interrupt::Interrupt;
 use super::output::{self, Refusal};
@@ -15,6 +14,7 @@ use super::target::{Opened, Target};
 use super::topics::no_such_api;
 use crate::admin::records::{Data, Found, Page, RecordLine, Span, Start, Value};
 use crate::admin::{DamagedRange, Flow, write_line};
+use crate::client::{Client, RequestError, encoded};
 use crate::config::Config;
 
 /// Bytes of records asked for at once, about.

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use super::args::{EventsCommand, Global};
-use super::client::encoded;
 use super::exit::Exit;
 use super::output::{self, Refusal};
 use super::target::Target;
 use crate::admin::{DamagedRange, Finding, Flow};
+use crate::client::encoded;
 use crate::config::Config;
 
 /// Prints what `command` asks for.

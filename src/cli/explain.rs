@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use super::args::{Explain, Global};
-use super::client::encoded;
 use super::exit::Exit;
 use super::output::{self, Refusal, printable};
 use super::target::Target;
 use super::topics::no_such_api;
 use crate::admin::{ExplainedConsumer, ExplainedEvent, Explanation, Fate, Place};
+use crate::client::encoded;
 use crate::config::Config;
 
 /// Prints what `args` ask for.

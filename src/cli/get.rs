@@ -13,11 +13,11 @@ use sha2::Digest as _;
 
 use super::args::Get;
 use super::cart::Cart;
-use super::client::{Client, RequestError};
 use super::exit::Exit;
 use super::output::{self, Refusal};
 use super::target::Target;
 use crate::admin::{ReadBlobError, read_blob};
+use crate::client::{Client, RequestError};
 use crate::config::Config;
 use crate::streams::{BlobReader, StoreError};
 

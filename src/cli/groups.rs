@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use super::args::{Global, GroupsCommand};
-use super::client::{Payload, encoded};
 use super::exit::Exit;
 use super::output::{self, Refusal, Table};
 use super::target::Target;
 use super::topics::{body, no_such_api};
 use crate::admin::{DeletedGroup, GroupDetail, GroupList, GroupRefusal, GroupReset, ResetGroup};
+use crate::client::{Payload, encoded};
 use crate::config::Config;
 
 /// Prints what `command` asks for.

@@ -5,11 +5,11 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::args::{Global, LostTasks};
-use super::client::{Payload, encoded};
 use super::exit::Exit;
 use super::output::{self, Refusal, Table, printable};
 use super::target::Target;
 use crate::admin::TaskView;
+use crate::client::{Payload, encoded};
 use crate::config::Config;
 use crate::dispatcher::tasks::{Ends, Looked};
 

@@ -4,7 +4,6 @@ mod arenas;
 pub mod args;
 pub mod bench;
 mod cart;
-mod client;
 pub mod config;
 mod consume;
 mod events;

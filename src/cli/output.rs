@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use serde::Serialize;
 
 use super::exit::Exit;
+use crate::client::{BadUrl, RequestError};
 
 /// A command that could not do what it was asked: the text for people and how the process ends.
 #[derive(Debug)]
@@ -50,6 +51,18 @@ impl From<io::Error> for Refusal {
             return Self::new(Exit::Done, String::new());
         }
         Self::failed(error.to_string())
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        Self::failed(error.message())
+    }
+}
+
+impl From<BadUrl> for Refusal {
+    fn from(BadUrl(message): BadUrl) -> Self {
+        Self::usage(message)
     }
 }
 

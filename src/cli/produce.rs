@@ -6,13 +6,13 @@ use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use memchr::memmem;
 
 use super::args::{Global, Produce};
-use super::client::{Client, Payload, RequestError, encoded};
 use super::exit::Exit;
 use super::output::{self, Refusal};
 use super::target::{Opened, Target};
 use super::topics::no_such_api;
 use crate::admin::records::{AppendRecordsError, Data, HeaderLine, NewRecord, Produced};
 use crate::broker::AppendError;
+use crate::client::{Client, Payload, RequestError, encoded};
 use crate::config::Config;
 
 /// Bytes of records sent at once, about.

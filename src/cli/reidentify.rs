@@ -7,12 +7,12 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Global, Reidentify};
-use super::client::{Client, Payload};
 use super::exit::Exit;
 use super::interrupt::Interrupt;
 use super::output::{self, Refusal, Table, complain, printable};
 use super::target::{Opened, Target};
 use super::topics::no_such_api;
+use crate::client::{Client, Payload};
 use crate::config::Config;
 use crate::identify::{Identifier, content};
 use crate::metrics::Metrics;

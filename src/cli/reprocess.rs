@@ -8,13 +8,13 @@ use azulite_storage::clock::now_ms;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Global, Reprocess};
-use super::client::{Client, Payload, RequestError};
 use super::exit::Exit;
 use super::interrupt::Interrupt;
 use super::output::{self, Refusal, Table, complain, printable};
 use super::target::{Opened, Target};
 use super::topics::no_such_api;
 use crate::admin::reprocess::{self, BeginError, Hold, Profile, Progress, Request, Run, Stage};
+use crate::client::{Client, Payload, RequestError};
 use crate::config::Config;
 use crate::dispatcher::pause::Pause;
 use crate::dispatcher::prepare_topics;

@@ -10,11 +10,11 @@ use azulite_storage::format::{holder, read_format};
 use azulite_storage::fs::RealFs;
 use azulite_storage::{OpenError, Store};
 
-use super::client::Client;
 use super::exit::Exit;
 use super::output::Refusal;
 use crate::admin::Admin;
 use crate::broker::Broker;
+use crate::client::Client;
 use crate::config::Config;
 use crate::dispatcher::{self, Dispatcher};
 use crate::metrics::Metrics;
@@ -76,7 +76,7 @@ impl Target {
     /// Exit code 3 when another process than a server holds it, 4 when it is damaged, 2 when it has another format.
     pub(super) fn for_writing(config: &Config, url: Option<&str>) -> Result<Self, Refusal> {
         if let Some(url) = url {
-            return Client::new(url).map(Self::Server);
+            return Ok(Self::Server(Client::new(url)?));
         }
         match Store::open(Arc::new(RealFs), store_options(config)) {
             Ok(store) => opened(config, store).map(Self::Store),
@@ -129,7 +129,7 @@ fn server_of(config: &Config) -> Result<Client, Refusal> {
         );
         return Err(Refusal::new(Exit::Locked, message));
     };
-    Client::new(&format!("http://{address}"))
+    Ok(Client::new(&format!("http://{address}"))?)
 }
 
 /// Where a server that listens on `address` is reached from its own machine. No command speaks to any other machine

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use super::args::{Global, TopicsCommand};
-use super::client::{Payload, encoded};
 use super::exit::Exit;
 use super::output::{self, Refusal, Table};
 use super::target::Target;
 use crate::admin::{AlterTopic, CreateTopic, TopicDetail, TopicList, TopicRefusal};
+use crate::client::{Payload, encoded};
 use crate::config::Config;
 
 /// Prints what `command` asks for.

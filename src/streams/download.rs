@@ -61,6 +61,22 @@ impl Streams {
         Ok(download)
     }
 
+    /// Opens a blob for a caller that may block; `None` when neither the place nor the empty one has it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn reader(&self, place: &Place, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
+        self.metrics.data_download_requests.inc();
+        let reader = self.timed("fetch", || self.reader_of(place, hash))?;
+        self.metrics.data_downloaded_bytes.add(reader.as_ref().map_or(0, |reader| reader.len()));
+        Ok(reader)
+    }
+
+    fn reader_of(&self, place: &Place, hash: &Sha256) -> Result<Option<Arc<dyn BlobReader>>, StoreError> {
+        let Some((found, _)) = self.find(place, hash)? else { return Ok(None) };
+        Ok(self.store.open_at(&found, hash)?.filter(|reader| !reader.is_empty()))
+    }
+
     /// `Ok(None)`: not found. The range's own error is no error of the store.
     fn open(
         &self,
@@ -68,10 +84,7 @@ impl Streams {
         hash: &Sha256,
         range: Option<Range>,
     ) -> Result<Option<Result<Download, AfterEnd>>, StoreError> {
-        let Some((found, _)) = self.find(place, hash)? else { return Ok(None) };
-        let Some(reader) = self.store.open_at(&found, hash)?.filter(|reader| !reader.is_empty()) else {
-            return Ok(None);
-        };
+        let Some(reader) = self.reader_of(place, hash)? else { return Ok(None) };
         let size = reader.len();
         let (first, length) = match range.map_or(Ok((0, size)), |range| range.within(size)) {
             Ok(part) => part,

@@ -31,6 +31,7 @@ pub use download::{Download, FetchError};
 pub use embedded::EmbeddedBlobs;
 pub use engine::Engine;
 pub use range::{AfterEnd, Range, RangeError};
+pub(crate) use store::sought;
 pub use store::{
     BlobReader, BlobRecord, BlobStore, Deleted, Listed, Place, ReadSeek, Staged, Stat, StoreError, is_older,
 };

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use azulite_storage::ids::Sha256;
 
+use crate::dispatcher::model::Datastream;
+
 /// Where a blob is referenced from. Both texts empty means "anywhere": the fall-back of older installations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
@@ -62,6 +64,27 @@ pub struct BlobRecord {
 }
 
 impl BlobRecord {
+    /// As events carry a stream.
+    #[must_use]
+    pub fn into_stream(self, label: &str) -> Datastream {
+        Datastream {
+            identify_version: self.identify_version,
+            label: label.to_owned(),
+            size: self.size,
+            sha512: self.sha512,
+            sha256: self.sha256,
+            sha1: self.sha1,
+            md5: self.md5,
+            ssdeep: self.ssdeep,
+            tlsh: self.tlsh,
+            mime: self.mime,
+            magic: self.magic,
+            file_format: self.file_format,
+            file_extension: self.file_extension,
+            language: String::new(),
+        }
+    }
+
     /// Whether another identification by rules of `version` would say the same: not where the last one had trouble.
     #[must_use]
     pub fn is_by_rules(&self, version: u32) -> bool {
@@ -252,7 +275,7 @@ pub trait BlobReader: Send + Sync + 'static {
 ///
 /// # Errors
 /// A place before the beginning.
-pub(super) fn sought(to: SeekFrom, position: u64, length: u64) -> io::Result<u64> {
+pub(crate) fn sought(to: SeekFrom, position: u64, length: u64) -> io::Result<u64> {
     let target = match to {
         SeekFrom::Start(position) => Some(position),
         SeekFrom::End(delta) => length.checked_add_signed(delta),

@@ -238,6 +238,11 @@ pub trait Worker: Send + Sync + 'static {
     /// another one it is registered again, and what is fetched from then on is leased for that version.
     fn announce(&self) -> PluginEvent;
 
+    /// Its version; asked for every second, so that a change is noticed while a fetch waits.
+    fn version(&self) -> String {
+        self.announce().entity.version
+    }
+
     /// Parameters of the fetch: groups and filters of workers.md 4.4, decoded. `name`, `version` and `deployment_key` are
     /// those of [`Worker::announce`] unless they are named here; `count` and `deadline` are the frame's.
     fn query(&self) -> Vec<(String, String)>;

@@ -5,8 +5,17 @@
 //! Spec: workers.md 1.
 
 pub mod frame;
+mod local;
+pub mod overseer;
+mod remote;
 pub mod results;
+mod run;
 pub mod upstream;
+mod wire;
 
 pub use frame::{Job, Outcome, Status, Worker};
+pub use local::{LocalUpstream, Release};
+pub use overseer::{LastError, Overseen, StageView, WorkerView};
+pub use remote::RemoteUpstream;
+pub use run::{Frame, Options};
 pub use upstream::{Content, Fetched, Upstream, UpstreamError};

@@ -331,3 +331,143 @@ fn shrink(event: &mut BinaryEvent) -> Vec<String> {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input() -> BinaryEvent {
+        let author = Author { name: "loader".into(), ..Author::default() };
+        let content = Datastream { label: "content".into(), sha256: "aa".into(), size: 3, ..Datastream::default() };
+        let other = Datastream { label: "text".into(), sha256: "bb".into(), ..Datastream::default() };
+        let node = PathNode { author, action: "sourced".into(), sha256: "aa".into(), ..PathNode::default() };
+        BinaryEvent {
+            kafka_key: "k".into(),
+            author: node.author.clone(),
+            source: Source { name: "s".into(), path: vec![node], ..Source::default() },
+            entity: BinaryEntity {
+                sha256: "aa".into(),
+                size: 3,
+                mime: "m/m".into(),
+                features: vec![feature("of", "string", "the loader", "")],
+                info: JsonText::new(b"{}".to_vec()),
+                datastreams: vec![content, other],
+                ..BinaryEntity::default()
+            },
+            action: "sourced".into(),
+            dequeued: "task".into(),
+            flags: Flags { expedite: true, retry: true, bypass_cache: false },
+            ..BinaryEvent::default()
+        }
+    }
+
+    fn author() -> Author {
+        Author { name: "w".into(), version: "1".into(), category: "plugin".into(), ..Author::default() }
+    }
+
+    fn with<T>(make: impl FnOnce(&Origin<'_>) -> T) -> T {
+        make(&Origin { input: &input(), author: &author(), now: Timestamp::from_millis(5) })
+    }
+
+    #[test]
+    fn an_enriched_event_says_more_about_the_same_entity() {
+        let info = serde_json::json!({"a": 1});
+        let findings = Findings { features: vec![feature("f", "string", "v", "l")], info };
+        let event = with(|origin| enriched(origin, findings)).unwrap();
+        assert_eq!((event.action.as_str(), event.source.path.len()), ("enriched", 2));
+        let (entity, node) = (&event.entity, &event.source.path[1]);
+        assert_eq!((entity.sha256.as_str(), entity.mime.as_str(), entity.datastreams.len()), ("aa", "m/m", 0));
+        assert_eq!((entity.features.len(), entity.info.as_bytes()), (1, &br#"{"a":1}"#[..]));
+        assert_eq!((node.author.name.as_str(), node.action.as_str(), node.sha256.as_str()), ("w", "enriched", "aa"));
+        assert_eq!((event.dequeued.as_str(), event.flags.expedite, event.flags.retry), ("", true, false));
+        let of_enriched = Origin { input: &event, author: &author(), now: Timestamp::zero() };
+        assert_eq!(enriched(&of_enriched, Findings::default()).unwrap_err().rule, "enriched-not-leaf");
+    }
+
+    #[test]
+    fn an_augmented_event_has_the_content_and_what_was_added() {
+        let text = Datastream { label: "text".into(), sha256: "cc".into(), ..Datastream::default() };
+        let event = with(|origin| augmented(origin, vec![text], Findings::default())).unwrap();
+        let labels: Vec<_> = event.entity.datastreams.iter().map(|s| (s.label.as_str(), s.sha256.as_str())).collect();
+        assert_eq!(labels, [("content", "aa"), ("text", "cc")]);
+        let none = with(|origin| augmented(origin, Vec::new(), Findings::default()));
+        assert_eq!(none.unwrap_err().rule, "second-label-needed");
+    }
+
+    #[test]
+    fn a_child_is_a_new_entity_below_its_parent() {
+        let content =
+            Datastream { label: "x".into(), sha256: "dd".into(), size: 9, md5: "m".into(), ..Datastream::default() };
+        let relationship = BTreeMap::from([("action".to_owned(), "extracted".to_owned())]);
+        let made = Child { content, filename: "d/n".into(), relationship, ..Child::default() };
+        let event = with(|origin| child(origin, made)).unwrap();
+        let node = &event.source.path[1];
+        assert_eq!((node.sha256.as_str(), node.size, node.filename.as_str()), ("dd", 9, "d/n"));
+        assert_eq!(node.relationship["action"], "extracted");
+        assert_eq!((event.entity.sha256.as_str(), event.entity.datastreams[0].label.as_str()), ("dd", "content"));
+        let below = Origin { input: &event, author: &author(), now: Timestamp::zero() };
+        let content = Datastream { sha256: "ee".into(), ..Datastream::default() };
+        let deeper = child(&below, Child { content, ..Child::default() }).unwrap();
+        assert_eq!(deeper.source.path.len(), 3);
+        assert_eq!(with(|origin| child(origin, Child::default())).unwrap_err().rule, "node-sha256");
+    }
+
+    #[test]
+    fn a_mapped_event_carries_no_content() {
+        let content = Datastream { label: "content".into(), ..Datastream::default() };
+        assert!(with(|origin| mapped(origin, Vec::new(), Findings::default())).is_ok());
+        let refused = with(|origin| mapped(origin, vec![content], Findings::default()));
+        assert_eq!(refused.unwrap_err().rule, "content-forbidden");
+    }
+
+    #[test]
+    fn a_status_carries_the_input_without_what_is_large() {
+        let event = with(|origin| status(origin, "heartbeat", 1.5));
+        let input = &event.entity.input;
+        assert_eq!((input.dequeued.as_str(), input.kafka_key.as_str(), input.source.path.len()), ("task", "k", 1));
+        assert!(input.entity.features.is_empty() && input.entity.datastreams.is_empty());
+        assert!(input.entity.info.is_empty());
+        assert!(model::check_valid(&Event::Status(Box::new(event))).is_ok());
+    }
+
+    fn with_features(features: Vec<Feature>) -> BinaryEvent {
+        with(|origin| enriched(origin, Findings { features, ..Findings::default() })).unwrap()
+    }
+
+    #[test]
+    fn what_is_within_the_limits_is_left_alone() {
+        let long = feature("f", "string", "\u{e4}".repeat(VALUE_CHARS_MAX), "");
+        let mut event = with_features(vec![long]);
+        let before = event.clone();
+        assert!(cut(&mut event).is_empty());
+        assert_eq!(event, before);
+    }
+
+    #[test]
+    fn values_over_a_limit_are_cut_from_the_end_and_told() {
+        let long = feature("long", "string", "\u{e4}".repeat(VALUE_CHARS_MAX + 1), "");
+        let many =
+            (0..12).flat_map(|f| (0..1001).map(move |n| feature(&format!("f{f:02}"), "integer", n.to_string(), "")));
+        let mut event = with_features(std::iter::once(long).chain(many).collect());
+        let told = cut(&mut event);
+        assert_eq!(event.entity.features.len(), VALUES_MAX);
+        assert_eq!(event.entity.features[0].value.chars().count(), VALUE_CHARS_MAX);
+        assert_eq!(told[0], "1 feature values were shortened to 4000 characters");
+        assert_eq!(told[1], "1000 of 1001 values of the feature f00 were kept");
+        assert_eq!(told[13], "9500 of 12001 feature values were kept");
+        assert!(check(&event).is_ok());
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_loses_its_info_and_then_its_last_values() {
+        let value = |n: usize| feature(&format!("f{}", n % 20), "string", "x".repeat(3900), n.to_string());
+        let mut event = with_features((0..1000).map(value).collect());
+        event.entity.info = JsonText::new(format!("{:?}", "y".repeat(3_000_000)).into_bytes());
+        let told = cut(&mut event);
+        assert!(told[0].starts_with("the info of 3000002 bytes was left out"), "{told:?}");
+        assert!(told[1].contains(" of 1000 feature values were kept"), "{told:?}");
+        let kept = event.entity.features.len();
+        assert!((450..545).contains(&kept), "{kept}");
+        assert!(model::to_json(&Event::Binary(Box::new(event))).len() <= EVENT_BYTES_MAX);
+    }
+}

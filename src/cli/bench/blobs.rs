@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::super::args::BenchBlobs;
-use super::super::client::{Client, Payload, RequestError};
 use super::report::{Column, Report, Run, float, ms, percentile};
 use super::server::{Server, usage};
 use super::{BadRequest, Bounds, Case, Folder, Shown, asked, room};
+use crate::client::{Client, Payload, RequestError};
 use crate::identify::ssdeep_reader;
 
 const COLUMNS: [Column; 17] = [
@@ -72,7 +72,7 @@ pub fn run(options: &BenchBlobs, data_dir: &Path, shown: Shown, out: &mut impl W
         repetitions: options.repetitions.max(3),
         bytes: room(dir)?.min(MAX_BYTES),
     };
-    let client = Client::new(&options.url).map_err(|refusal| BadRequest(refusal.to_string()))?;
+    let client = Client::new(&options.url).map_err(|bad| BadRequest(bad.0))?;
     let server = Server::find(options.url.trim_end_matches('/').trim_start_matches("http://"), options.server_pid)?;
     let folder = Folder::create(dir)?;
     let case = Case { size_bytes: u32::try_from(size)?, producers: clients };

@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::args::BenchEvents;
-use super::super::client::{Client, Payload, RequestError, encoded};
 use super::report::{Column, Report, Run, float, ms, percentile};
 use super::server::{Server, usage};
 use super::{BadRequest, Bounds, Case, Shown, asked};
+use crate::client::{Client, Payload, RequestError, encoded};
 use crate::dispatcher::model::{self, Event, Model};
 
 const COLUMNS: [Column; 14] = [
@@ -66,7 +66,7 @@ pub fn run(options: &BenchEvents, shown: Shown, out: &mut impl Write) -> anyhow:
         repetitions: options.repetitions.max(3),
         bytes: MAX_BYTES,
     };
-    let client = Client::new(&options.url).map_err(|refusal| BadRequest(refusal.to_string()))?;
+    let client = Client::new(&options.url).map_err(|bad| BadRequest(bad.0))?;
     let address = options.url.trim_end_matches('/').trim_start_matches("http://");
     let server = Server::find(address, options.server_pid)?;
     let case = Case { size_bytes: u32::try_from(options.size)?, producers: options.clients };

@@ -1,62 +1,18 @@
 //! Through a running server, with the API that every client uses.
 
-use serde::Deserialize;
-
 use super::content::Content;
 use super::gate::Pass;
 use super::sink::{Published, Sink, StoreFault, body};
 use super::submission::AUTHOR;
 use crate::admin::Announcement;
-use crate::cli::client::{Client, Payload, RequestError};
 use crate::cli::output::Refusal;
+use crate::client::{Client, Payload, RequestError, Uploaded};
 use crate::streams::{BlobRecord, Place};
 
 /// See the module.
 pub(super) struct Remote {
     client: Client,
     place: Place,
-}
-
-#[derive(Deserialize)]
-struct Uploaded {
-    data: Metadata,
-}
-
-/// The object under `data` of the answer to an upload (streams.md 3).
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    identify_version: u32,
-    size: u64,
-    sha512: String,
-    sha256: String,
-    sha1: String,
-    md5: String,
-    ssdeep: String,
-    tlsh: String,
-    mime: String,
-    magic: String,
-    file_format: String,
-    file_extension: String,
-}
-
-impl From<Metadata> for BlobRecord {
-    fn from(data: Metadata) -> Self {
-        Self {
-            identify_version: data.identify_version,
-            size: data.size,
-            sha512: data.sha512,
-            sha256: data.sha256,
-            sha1: data.sha1,
-            md5: data.md5,
-            ssdeep: data.ssdeep,
-            tlsh: data.tlsh,
-            mime: data.mime,
-            magic: data.magic,
-            file_format: data.file_format,
-            file_extension: data.file_extension,
-        }
-    }
 }
 
 impl Remote {
@@ -104,7 +60,7 @@ impl Sink for Remote {
             None => self.client.post(&path, octets, &Payload::Reader(&|| Box::new(content.reader()))),
         }
         .map_err(fault)?;
-        Ok(uploaded.data.into())
+        Ok(uploaded.into())
     }
 
     fn publish(&self, events: &[Vec<u8>]) -> Result<Published, Refusal> {

@@ -11,8 +11,8 @@ use crate::admin::identity;
 use crate::cli::args::Ingest;
 use crate::cli::output::Refusal;
 use crate::dispatcher::model::{
-    self, Author, BinaryEntity, BinaryEvent, Datastream, Event, PathNode, SOURCE_NAME_MAX_CHARS, STREAM_LABELS, Source,
-    Timestamp, is_source_name,
+    self, Author, BinaryEntity, BinaryEvent, Event, PathNode, SOURCE_NAME_MAX_CHARS, STREAM_LABELS, Source, Timestamp,
+    is_source_name,
 };
 use crate::streams::{BlobRecord, Place};
 
@@ -141,36 +141,7 @@ impl Submission {
 }
 
 fn entity(record: &BlobRecord) -> BinaryEntity {
-    let BlobRecord {
-        identify_version,
-        size,
-        sha512,
-        sha256,
-        sha1,
-        md5,
-        ssdeep,
-        tlsh,
-        mime,
-        magic,
-        file_format,
-        file_extension,
-    } = record.clone();
-    let stream = Datastream {
-        identify_version,
-        label: CONTENT.to_owned(),
-        size,
-        sha512,
-        sha256,
-        sha1,
-        md5,
-        ssdeep,
-        tlsh,
-        mime,
-        magic,
-        file_format,
-        file_extension,
-        language: String::new(),
-    };
+    let stream = record.clone().into_stream(CONTENT);
     BinaryEntity {
         sha256: stream.sha256.clone(),
         sha512: stream.sha512.clone(),
@@ -178,7 +149,7 @@ fn entity(record: &BlobRecord) -> BinaryEntity {
         md5: stream.md5.clone(),
         ssdeep: stream.ssdeep.clone(),
         tlsh: stream.tlsh.clone(),
-        size,
+        size: stream.size,
         mime: stream.mime.clone(),
         magic: stream.magic.clone(),
         file_format: stream.file_format.clone(),

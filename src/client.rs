@@ -1,4 +1,5 @@
-//! HTTP to a running server: loopback, or an address the user gave. The only part of the commands that opens a socket.
+//! HTTP to a running server: loopback, or an address the user gave. The only part of the commands and of workers in
+//! processes of their own that opens a socket to one.
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
@@ -8,8 +9,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 
-use super::exit::Exit;
-use super::output::Refusal;
+use crate::streams::BlobRecord;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server may take until it begins to answer; an upload is hashed and identified before.
@@ -24,23 +24,26 @@ const BETWEEN_ATTEMPTS_MAX: Duration = Duration::from_secs(10);
 
 /// A server.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     base: String,
     agent: Agent,
+    attempts: u32,
 }
 
 /// The error body of every answer outside 2xx.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Short.
-    pub(super) title: String,
+    pub(crate) title: String,
     /// What a person can act on.
-    pub(super) detail: String,
+    pub(crate) detail: String,
+    /// Which of the kinds that clients tell apart.
+    pub(crate) error_enum: String,
 }
 
 /// The body of a request; it can be sent more than once.
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     /// In memory.
     Bytes(&'a [u8]),
     /// Read from its beginning for each attempt, and sent in chunks.
@@ -49,39 +52,39 @@ pub(super) enum Payload<'a> {
 
 /// An answer that is no success.
 #[derive(Debug)]
-pub(super) struct NotOk {
+pub(crate) struct NotOk {
     /// Its status.
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
     /// What it says.
-    pub(super) problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 impl NotOk {
     /// True when the thing asked for does not exist.
-    pub(super) fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND
     }
 
     /// True when what was asked for cannot be done as it was asked for.
-    pub(super) fn is_bad_request(&self) -> bool {
+    pub(crate) fn is_bad_request(&self) -> bool {
         self.status == StatusCode::BAD_REQUEST
     }
 
     /// True when it is the path that does not exist, for example on a server of another version.
-    pub(super) fn is_no_such_page(&self) -> bool {
+    pub(crate) fn is_no_such_page(&self) -> bool {
         self.is_not_found() && self.problem.detail.is_empty()
     }
 
     /// Text for people.
-    pub(super) fn message(&self) -> String {
-        let Problem { title, detail } = &self.problem;
+    pub(crate) fn message(&self) -> String {
+        let Problem { title, detail, .. } = &self.problem;
         format!("the server answered {}: {title}: {detail}", self.status.as_u16())
     }
 }
 
 /// What can go wrong with a request.
 #[derive(Debug)]
-pub(super) enum RequestError {
+pub(crate) enum RequestError {
     /// The server cannot be talked to.
     Transport(String),
     /// It said no.
@@ -90,7 +93,7 @@ pub(super) enum RequestError {
 
 impl RequestError {
     /// Text for people.
-    pub(super) fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         match self {
             Self::Transport(message) => message.clone(),
             Self::NotOk(answer) => answer.message(),
@@ -98,23 +101,21 @@ impl RequestError {
     }
 }
 
-impl From<RequestError> for Refusal {
-    fn from(error: RequestError) -> Self {
-        Self::failed(error.message())
-    }
-}
+/// No address of a server; the text says what is allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BadUrl(pub(crate) String);
 
 impl Client {
     /// A client of the server at `url`, for example `http://127.0.0.1:8111`.
     ///
     /// # Errors
-    /// Exit code 2 when it is not such an address.
-    pub(super) fn new(url: &str) -> Result<Self, Refusal> {
+    /// It is not such an address.
+    pub(crate) fn new(url: &str) -> Result<Self, BadUrl> {
         let base = url.trim_end_matches('/');
         let host = base.strip_prefix("http://").filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ']));
         if host.is_none() {
             let allowed = "allowed is http://HOST:PORT without a path";
-            return Err(Refusal::new(Exit::Usage, format!("--url {url}: {allowed}")));
+            return Err(BadUrl(format!("--url {url}: {allowed}")));
         }
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -126,14 +127,19 @@ impl Client {
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .user_agent(concat!("azulite/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { base: base.to_owned(), agent: config.into() })
+        Ok(Self { base: base.to_owned(), agent: config.into(), attempts: ATTEMPTS })
+    }
+
+    /// The same, but a request is made once: whoever calls comes again by itself.
+    pub(crate) fn without_waiting(self) -> Self {
+        Self { attempts: 1, ..self }
     }
 
     /// GET of a JSON object; `None` when there is no such thing.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub(super) fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, RequestError> {
+    pub(crate) fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, RequestError> {
         match self.get(path) {
             Ok(response) => self.json(response).map(Some),
             Err(RequestError::NotOk(answer)) if answer.is_not_found() => Ok(None),
@@ -145,15 +151,38 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError`].
-    pub(super) fn get(&self, path: &str) -> Result<Response<Body>, RequestError> {
+    pub(crate) fn get(&self, path: &str) -> Result<Response<Body>, RequestError> {
         self.again(|| self.agent.get(self.url(path)).call())
+    }
+
+    /// GET of some bytes of a body, counted from 0, both ends included.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub(crate) fn get_range(&self, path: &str, first: u64, last: u64) -> Result<Response<Body>, RequestError> {
+        let range = format!("bytes={first}-{last}");
+        self.again(|| self.agent.get(self.url(path)).header("Range", &range).call())
+    }
+
+    /// A whole body of at most `limit` bytes; a longer one is an error.
+    ///
+    /// # Errors
+    /// A transport error.
+    pub(crate) fn whole(&self, response: Response<Body>, limit: u64) -> Result<Vec<u8>, RequestError> {
+        let mut bytes = Vec::new();
+        let read = response.into_body().into_reader().take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        let read = read.map_err(|error| self.broken(&error))?;
+        match u64::try_from(read) {
+            Ok(read) if read <= limit => Ok(bytes),
+            Ok(_) | Err(_) => Err(self.broken(&format_args!("it has more than {limit} bytes"))),
+        }
     }
 
     /// True when a HEAD request finds something.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub(super) fn exists(&self, path: &str) -> Result<bool, RequestError> {
+    pub(crate) fn exists(&self, path: &str) -> Result<bool, RequestError> {
         match self.again(|| self.agent.head(self.url(path)).call()) {
             Ok(_) => Ok(true),
             Err(RequestError::NotOk(answer)) if answer.is_not_found() => Ok(false),
@@ -165,27 +194,43 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError`]; what a reader fails with is a transport error.
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(crate) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         content_type: &str,
         payload: &Payload<'_>,
     ) -> Result<T, RequestError> {
-        let response = self.again(|| {
+        self.json(self.send(path, content_type, payload)?)
+    }
+
+    /// POST; the answer as it is.
+    ///
+    /// # Errors
+    /// [`RequestError`]; what a reader fails with is a transport error.
+    pub(crate) fn post_bytes(
+        &self,
+        path: &str,
+        content_type: &str,
+        payload: &Payload<'_>,
+    ) -> Result<Vec<u8>, RequestError> {
+        self.whole(self.send(path, content_type, payload)?, ANSWER_BYTES)
+    }
+
+    fn send(&self, path: &str, content_type: &str, payload: &Payload<'_>) -> Result<Response<Body>, RequestError> {
+        self.again(|| {
             let request = self.agent.post(self.url(path)).content_type(content_type);
             match payload {
                 Payload::Bytes(bytes) => request.send(*bytes),
                 Payload::Reader(begin) => request.send(SendBody::from_reader(&mut begin())),
             }
-        })?;
-        self.json(response)
+        })
     }
 
     /// PATCH with a JSON body; the answer is JSON.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub(super) fn patch<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, RequestError> {
+    pub(crate) fn patch<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, RequestError> {
         let send = || self.agent.patch(self.url(path)).content_type("application/json").send(body);
         self.json(self.again(send)?)
     }
@@ -194,7 +239,7 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError`].
-    pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, RequestError> {
         self.json(self.again(|| self.agent.delete(self.url(path)).call())?)
     }
 
@@ -202,7 +247,7 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError`], also when the answer breaks off.
-    pub(super) fn get_lines<T: DeserializeOwned>(
+    pub(crate) fn get_lines<T: DeserializeOwned>(
         &self,
         path: &str,
         take: impl FnMut(T) -> bool,
@@ -218,7 +263,7 @@ impl Client {
     ///
     /// # Errors
     /// [`RequestError`], also when the answer breaks off.
-    pub(super) fn lines<T: DeserializeOwned>(
+    pub(crate) fn lines<T: DeserializeOwned>(
         &self,
         path: &str,
         mut take: impl FnMut(T) -> bool,
@@ -260,7 +305,8 @@ impl Client {
             if status.is_success() {
                 return Ok(response);
             }
-            if status != StatusCode::SERVICE_UNAVAILABLE || attempt == ATTEMPTS {
+            let busy = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+            if !busy || attempt == self.attempts {
                 return Err(RequestError::NotOk(not_ok(response)));
             }
             std::thread::sleep(pause(&response));
@@ -285,8 +331,50 @@ fn pause(response: &Response<Body>) -> Duration {
     Duration::from_secs(seconds.unwrap_or(1)).min(BETWEEN_ATTEMPTS_MAX)
 }
 
+/// The answer to an upload (streams.md 3).
+#[derive(Deserialize)]
+pub(crate) struct Uploaded {
+    data: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    identify_version: u32,
+    size: u64,
+    sha512: String,
+    sha256: String,
+    sha1: String,
+    md5: String,
+    ssdeep: String,
+    tlsh: String,
+    mime: String,
+    magic: String,
+    file_format: String,
+    file_extension: String,
+}
+
+impl From<Uploaded> for BlobRecord {
+    fn from(Uploaded { data }: Uploaded) -> Self {
+        Self {
+            identify_version: data.identify_version,
+            size: data.size,
+            sha512: data.sha512,
+            sha256: data.sha256,
+            sha1: data.sha1,
+            md5: data.md5,
+            ssdeep: data.ssdeep,
+            tlsh: data.tlsh,
+            mime: data.mime,
+            magic: data.magic,
+            file_format: data.file_format,
+            file_extension: data.file_extension,
+        }
+    }
+}
+
 /// A path segment or query value, percent-encoded.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -308,7 +396,7 @@ mod tests {
         }
         for bad in ["https://127.0.0.1", "127.0.0.1:8111", "http://", "http://a/b", "http://a b"] {
             let refused = Client::new(bad).unwrap_err();
-            assert!(refused.message().contains(bad), "{}", refused.message());
+            assert!(refused.0.contains(bad), "{refused:?}");
         }
     }
 
