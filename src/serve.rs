@@ -30,6 +30,8 @@ use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::streams::{self, AdoptError, AdoptedBlobs, AgeOff, BlobStore, Copier, EmbeddedBlobs, Engine, Streams};
+use crate::workers::start::{Setting, Workers};
+use crate::workers::{self, LocalUpstream, Release, Upstream, WorkerView};
 
 /// Why the appliance did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +132,10 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
     let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
     let reidentification = Arc::new(Reidentification::new(dispatcher.broker().clone(), services.streams.clone()));
+    let workers = Arc::new(start_workers(config, &services).map_err(start_error("a worker cannot be started"))?);
     let services = Arc::new(Services {
+        workers: Some(workers.clone()),
+        readiness: Arc::new(Ready { workers: workers.clone(), ..Ready::new(&store) }),
         reprocess: Some(jobs.clone()),
         reidentify: Some(reidentification.clone()),
         log_files: log_files.clone(),
@@ -152,14 +157,24 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     going_on.map_err(start_error("the store cannot be read"))?;
     let upkeep = tokio::spawn(dispatcher.clone().upkeep());
     let aging = aging(config, &store, &metrics).map(|aging| tokio::spawn(age_blobs_off(aging, stop.clone())));
-    let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), fatal.clone(), notify.clone()));
+    let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), workers.clone(), fatal.clone(), notify.clone()));
+    // With the connections: what is running goes on while they drain.
+    let grace = config.workers.shutdown_grace.min(config.http.drain_timeout);
+    let workers_stop = async {
+        stop.cancelled().await;
+        let stopping = tokio::task::spawn_blocking(move || workers.stop(grace));
+        if let Err(error) = stopping.await {
+            tracing::error!(%error, "the workers did not stop");
+        }
+    };
     let kafka = async {
         match kafka.zip(api) {
             Some((listener, api)) => listener.serve(api, stop.clone()).await,
             None => 0,
         }
     };
-    let (drained, kafka_cut) = tokio::join!(server.serve(services, stop.clone().cancelled_owned()), kafka);
+    let (drained, kafka_cut, ()) =
+        tokio::join!(server.serve(services, stop.clone().cancelled_owned()), kafka, workers_stop);
     let cut = drained.cut + kafka_cut;
     if cut > 0 {
         tracing::warn!(connections = cut, "connections were still busy at the end of the drain time and were cut");
@@ -238,13 +253,23 @@ async fn save_caches(dispatcher: Arc<Dispatcher>) {
 
 /// Ends the long polls and then the listener, on a signal or when the store has stopped itself; keeps systemd's watchdog
 /// fed meanwhile.
-async fn watch(stop: CancellationToken, dispatcher: Arc<Dispatcher>, fatal: Fatal, notify: Notify) {
+async fn watch(
+    stop: CancellationToken,
+    dispatcher: Arc<Dispatcher>,
+    workers: Arc<Workers>,
+    fatal: Fatal,
+    notify: Notify,
+) {
     let mut signals = Signals::new();
     let mut watchdog = tokio::time::interval(notify.watchdog_interval());
     loop {
         tokio::select! {
             name = signals.next() => match name {
-                "SIGHUP" => tracing::info!("SIGHUP: there is nothing to reload in this version"),
+                "SIGHUP" => {
+                    let workers = workers.clone();
+                    // What comes of it is logged; a second one meanwhile waits for nothing.
+                    drop(tokio::task::spawn_blocking(move || crate::cli::worker::tell_reloaded(&workers)));
+                }
                 name => {
                     tracing::info!("{name}: finishing what is under way");
                     break;
@@ -259,10 +284,10 @@ async fn watch(stop: CancellationToken, dispatcher: Arc<Dispatcher>, fatal: Fata
     stop.cancel();
 }
 
-struct Signals(Vec<(&'static str, tokio::signal::unix::Signal)>);
+pub(crate) struct Signals(Vec<(&'static str, tokio::signal::unix::Signal)>);
 
 impl Signals {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let wanted = [
             ("SIGTERM", SignalKind::terminate()),
             ("SIGINT", SignalKind::interrupt()),
@@ -278,7 +303,7 @@ impl Signals {
         Self(wanted.into_iter().filter_map(listen).collect())
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         if self.0.is_empty() {
             return std::future::pending().await;
         }
@@ -592,7 +617,8 @@ fn services(
         admin: Some(Arc::new(admin)),
         reprocess: None,
         reidentify: None,
-        readiness: Arc::new(Ready { store: store.clone(), warned: AtomicBool::new(false) }),
+        workers: None,
+        readiness: Arc::new(Ready::new(store)),
         metrics: metrics.clone(),
         log_files: None,
         limits: RouteLimits {
@@ -603,6 +629,30 @@ fn services(
             ..RouteLimits::default()
         },
     }
+}
+
+/// How long a lease lasts that nobody renews.
+pub(crate) fn lease_time(config: &Config) -> Duration {
+    config.events.lost_tasks_after
+}
+
+/// The workers that the configuration switches on.
+fn start_workers(config: &Config, services: &Services) -> Result<Workers, String> {
+    let release: Release = Arc::new(|_: &[&str]| Err("this version cannot give leases back".to_owned()));
+    let runtime = tokio::runtime::Handle::current();
+    let connect = |_in_process: bool| -> Arc<dyn Upstream> {
+        let (hub, streams) = (services.hub.clone(), services.streams.clone());
+        Arc::new(LocalUpstream::new(hub, streams, release.clone(), runtime.clone()))
+    };
+    let setting = Setting {
+        config: &config.workers,
+        data_dir: &config.storage.data_dir,
+        connect: &connect,
+        metrics: services.metrics.clone(),
+        lease: lease_time(config),
+    };
+    // Rules are compiled.
+    tokio::task::block_in_place(|| workers::start::start(&setting))
 }
 
 /// Files identified at once.
@@ -617,6 +667,26 @@ pub(crate) fn identifications(config: &Config) -> usize {
 struct Ready {
     store: Store,
     warned: AtomicBool,
+    workers: Arc<Workers>,
+}
+
+impl Ready {
+    fn new(store: &Store) -> Self {
+        Self { store: store.clone(), warned: AtomicBool::new(false), workers: Arc::default() }
+    }
+
+    /// One line for each; a worker that is down is no reason to send clients away.
+    fn workers(&self) -> impl Iterator<Item = Subsystem> {
+        let line = |view: WorkerView| {
+            let running: u64 = view.stages.iter().map(|stage| stage.in_flight).sum();
+            let detail = match view.reason.as_str() {
+                "" => format!("{running} jobs under way"),
+                reason => format!("warning: {}: {reason}", view.state),
+            };
+            Subsystem { name: format!("worker {}", view.name), ready: true, detail }
+        };
+        self.workers.views(azulite_storage::clock::now_ms()).into_iter().map(line)
+    }
 }
 
 impl Readiness for Ready {
@@ -642,6 +712,7 @@ impl Readiness for Ready {
             count => format!("warning: {count} blobs were found damaged at the start; another upload of each heals it"),
         };
         let part = |name: &str, (ready, detail): (bool, String)| Subsystem { name: name.to_owned(), ready, detail };
-        vec![part("log", log), part("blobs", (true, blobs)), part("events", (true, String::new()))]
+        let own = [part("log", log), part("blobs", (true, blobs)), part("events", (true, String::new()))];
+        own.into_iter().chain(self.workers()).collect()
     }
 }

@@ -17,6 +17,7 @@ pub mod reprocess;
 mod scan;
 mod slot;
 mod topics;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,6 +43,7 @@ pub use groups::{DeletedGroup, GroupRefusal, GroupReset, MovedPosition, ResetGro
 pub use open_tasks::TaskView;
 pub use scan::{DamagedRange, Flow};
 pub use topics::{AlterTopic, CreateTopic, TopicRefusal};
+pub use workers::WorkerList;
 
 /// Answers questions about one store; cheap to clone.
 #[derive(Clone)]

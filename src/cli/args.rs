@@ -8,6 +8,7 @@ mod records;
 mod topics;
 mod upkeep;
 mod values;
+mod workers;
 
 pub use bench::{Bench, BenchBlobs, BenchCommand, BenchEvents, BenchKafka};
 pub use files::{Filetype, Get, Ingest, Reidentify, Scanner};
@@ -15,6 +16,7 @@ pub use records::{Consume, Events, EventsCommand, Explain, Produce, Reprocess};
 pub use topics::{Groups, GroupsCommand, Topics, TopicsCommand};
 pub use upkeep::{ConfigArgs, ConfigCommand, LostTasks, Migrate, Serve};
 pub use values::Escaped;
+pub use workers::{Worker, WorkerCommand};
 
 use crate::config::Flags;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -192,6 +194,14 @@ pub enum Command {
         publishes an error-network status in the plugin's name."
     )]
     LostTasks(LostTasks),
+    /// Run a worker in this process, against any dispatcher
+    #[command(
+        after_help = "Takes events until SIGTERM or SIGINT; running jobs have workers.shutdown_grace to finish, the rest is \
+        given back. SIGHUP reads rules again. `serve` runs the same workers inside, where the configuration says so."
+    )]
+    Worker(Worker),
+    /// Show how the workers inside the server stand
+    Workers,
     /// Print or check the configuration
     Config(ConfigArgs),
     /// Bring the store to the format that this version opens

@@ -24,6 +24,7 @@ mod scanner;
 mod target;
 mod topics;
 mod walk;
+pub(crate) mod worker;
 
 use std::io::{self, IsTerminal};
 
@@ -71,6 +72,8 @@ pub fn main() -> Exit {
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
         Command::Explain(args) => with_config(&cli, |loaded| explain::run(&cli.global, &loaded.config, args)),
         Command::LostTasks(args) => with_config(&cli, |loaded| lost_tasks::run(&cli.global, &loaded.config, args)),
+        Command::Worker(args) => with_config(&cli, |loaded| worker::run(&loaded.config, args)),
+        Command::Workers => with_config(&cli, |loaded| worker::list(&cli.global, &loaded.config)),
         Command::Scanner(args) => scanner::run(args),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }

@@ -42,6 +42,7 @@ pub(super) enum Resource {
     Consumers,
     Deployments,
     Tasks,
+    Workers,
     Explain { sha256: String },
 }
 
@@ -60,6 +61,7 @@ impl Resource {
             ["consumers"] => Self::Consumers,
             ["deployments"] => Self::Deployments,
             ["tasks"] => Self::Tasks,
+            ["workers"] => Self::Workers,
             ["explain", sha256] if !sha256.is_empty() => Self::Explain { sha256: text(sha256) },
             ["blobs", sha256] if !sha256.is_empty() => Self::Blob { sha256: text(sha256) },
             _ => return None,
@@ -80,6 +82,7 @@ impl Resource {
             Self::Consumers => "/api/azulite/v1/consumers",
             Self::Deployments => "/api/azulite/v1/deployments",
             Self::Tasks => "/api/azulite/v1/tasks",
+            Self::Workers => "/api/azulite/v1/workers",
             Self::Explain { .. } => "/api/azulite/v1/explain/:sha256",
         }
     }
@@ -112,6 +115,13 @@ impl Resource {
             Self::Consumers => read(move || admin.consumers()).await,
             Self::Deployments => read(move || admin.deployments()).await,
             Self::Tasks => tasks::list(admin, &query).await,
+            Self::Workers => match services.workers.clone() {
+                Some(workers) => {
+                    let views = workers.views(azulite_storage::clock::now_ms());
+                    read(move || admin.with_queues(views)).await
+                }
+                None => error::no_such_page(),
+            },
             Self::Explain { sha256 } => explain(admin, &sha256, &query).await,
         }
     }

@@ -34,6 +34,7 @@ use crate::dispatcher::hub::Hub;
 use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
+use crate::workers::start::Workers;
 
 pub use root::{Readiness, Subsystem};
 pub use server::{BindError, Drained, Options, Server};
@@ -48,6 +49,8 @@ pub struct Services {
     pub admin: Option<Arc<Admin>>,
     /// Copies from a previous prefix; `None` hides these routes.
     pub reprocess: Option<Arc<Jobs>>,
+    /// The workers inside this process; `None` hides their route.
+    pub workers: Option<Arc<Workers>>,
     /// Identifying everything anew; `None` hides these routes.
     pub reidentify: Option<Arc<Reidentification>>,
     /// What `/readyz` asks.

@@ -63,6 +63,12 @@ impl RemoteUpstream {
         Ok(Self { client: Arc::new(client), shared: Arc::default() })
     }
 
+    /// The same dispatcher for another worker, whose interrupts are its own.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { client: self.client.clone(), shared: Arc::default() }
+    }
+
     fn post(&self, model: Model, events: &[Event]) -> Result<(), UpstreamError> {
         let path = format!("/api/v2/event?{}", query_text(&wire::post_query(model)));
         let body = wire::body(model, events);

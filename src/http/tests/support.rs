@@ -172,6 +172,7 @@ impl Running {
             streams,
             reprocess: None,
             reidentify: None,
+            workers: None,
             admin: None,
             readiness: readiness_door,
             metrics: Arc::clone(&metrics),

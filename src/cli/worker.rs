@@ -1,0 +1,187 @@
+//! `azulite worker yara` and `sandbox`: one worker in a process of its own, against any dispatcher; `azulite workers`:
+//! how those inside a server stand.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::args::{Global, Worker, WorkerCommand};
+use super::exit::Exit;
+use super::output::{self, Refusal, Table, printable};
+use super::target::Target;
+use super::topics::no_such_api;
+use crate::admin::WorkerList;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::serve::{Signals, lease_time};
+use crate::workers::start::{self, Setting, Workers};
+use crate::workers::{RemoteUpstream, StageView, Upstream, WorkerView};
+
+/// Runs a worker until SIGTERM or SIGINT.
+pub(super) fn run(config: &Config, args: &Worker) -> Exit {
+    output::finish(work(config, args))
+}
+
+fn work(config: &Config, args: &Worker) -> Result<Exit, Refusal> {
+    let remote = RemoteUpstream::new(&args.url).map_err(Refusal::usage)?;
+    let connect = |_in_process: bool| -> Arc<dyn Upstream> { Arc::new(remote.another()) };
+    let setting = Setting {
+        config: &config.workers,
+        data_dir: &config.storage.data_dir,
+        connect: &connect,
+        metrics: Arc::new(Metrics::new()),
+        lease: lease_time(config),
+    };
+    // Before anything is started, so that no signal is missed.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new()
+    };
+    let started = match &args.command {
+        WorkerCommand::Yara => start::yara(&setting),
+        WorkerCommand::Sandbox { name } => {
+            let section = config.workers.sandbox.iter().find(|section| section.name == *name);
+            let known = || config.workers.sandbox.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+            let section = section.ok_or_else(|| {
+                Refusal::usage(format!("--name {name}: no [[workers.sandbox]] has that name; there are: {}", known()))
+            })?;
+            start::sandbox(&setting, section)
+        }
+    };
+    let workers = Workers::new(vec![started.map_err(Refusal::failed)?]);
+    tracing::info!("working for {}", args.url);
+    loop {
+        match runtime.block_on(signals.next()) {
+            "SIGHUP" => tell_reloaded(&workers),
+            name => {
+                tracing::info!("{name}: finishing what is under way");
+                break;
+            }
+        }
+    }
+    workers.stop(config.workers.shutdown_grace);
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// Reloads and logs what came of it.
+pub(crate) fn tell_reloaded(workers: &Workers) {
+    for (worker, told) in workers.reload() {
+        match told {
+            Ok(told) => tracing::info!(worker, "SIGHUP: {told}"),
+            Err(reason) => tracing::error!(worker, "SIGHUP: everything stays as it is: {reason}"),
+        }
+    }
+}
+
+/// Prints how the workers inside the server stand.
+pub(super) fn list(global: &Global, config: &Config) -> Exit {
+    output::finish(print_list(global, config, &mut output::stdout()))
+}
+
+fn print_list(global: &Global, config: &Config, out: &mut impl Write) -> Result<Exit, Refusal> {
+    let list = match Target::for_reading(config)? {
+        Target::Server(client) => client.get_json::<WorkerList>("/api/azulite/v1/workers")?.ok_or_else(no_such_api)?,
+        Target::Store(_) => return Err(Refusal::failed("no server runs here, so no worker does")),
+    };
+    match global.json {
+        true => output::print_json(out, &list)?,
+        false => print(&list, out)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn print(list: &WorkerList, out: &mut impl Write) -> io::Result<()> {
+    if list.workers.is_empty() {
+        return writeln!(out, "no worker is configured");
+    }
+    let mut table = Table::new(&[
+        "WORKER",
+        "STAGE",
+        "STATE",
+        "QUEUE",
+        "IN FLIGHT",
+        "SLOTS",
+        "ENDED",
+        "FAILED",
+        "RETRIED",
+        "PER S",
+        "TO FINISH",
+    ]);
+    for worker in &list.workers {
+        for stage in &worker.stages {
+            table.row(row(worker, stage));
+        }
+    }
+    table.print(out)?;
+    for worker in &list.workers {
+        let WorkerView { name, version, reason, .. } = worker;
+        writeln!(out, "{} {}", printable(name), printable(version))?;
+        if !reason.is_empty() {
+            writeln!(out, "  {}: {}", worker.state, printable(reason))?;
+        }
+        for (fact, value) in &worker.facts {
+            writeln!(out, "  {}: {}", printable(fact), printable(value))?;
+        }
+        for (stage, error) in worker.stages.iter().filter_map(|stage| Some((&stage.name, stage.last_error.as_ref()?))) {
+            let what = format!("{} {}: {} {}", error.status, error.sha256, error.error, error.message);
+            writeln!(out, "  last failure in {}: {}", printable(stage), printable(&what))?;
+        }
+    }
+    out.flush()
+}
+
+fn row(worker: &WorkerView, stage: &StageView) -> [String; 11] {
+    let failed: u64 = stage.ended.iter().filter(|(status, _)| status.starts_with("error-")).map(|(_, n)| n).sum();
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    [
+        printable(&worker.name).into_owned(),
+        printable(&stage.name).into_owned(),
+        worker.state.clone(),
+        number(stage.queue),
+        stage.in_flight.to_string(),
+        stage.slots.to_string(),
+        stage.ended.values().sum::<u64>().to_string(),
+        failed.to_string(),
+        stage.retried.to_string(),
+        format!("{:.1}", stage.rate),
+        stage.time_to_finish_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s")),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workers::LastError;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_worker_is_shown_with_its_figures_and_its_last_failure() {
+        let stage = StageView {
+            name: "run".into(),
+            in_flight: 2,
+            slots: 4,
+            ended: BTreeMap::from([("completed".into(), 7), ("error-timeout".into(), 1)]),
+            rate: 0.5,
+            last_error: Some(LastError { status: "error-timeout".into(), ..LastError::default() }),
+            ..StageView::default()
+        };
+        let worker = WorkerView {
+            name: "yara".into(),
+            version: "1-ab".into(),
+            state: "down".into(),
+            reason: "no rules".into(),
+            stages: vec![stage.with_queue(10)],
+            facts: BTreeMap::from([("rule set".into(), "ab".into())]),
+            ..WorkerView::default()
+        };
+        let mut out = Vec::new();
+        print(&WorkerList { workers: vec![worker] }, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["yara", "run", "down", "10", "2", "4", "8", "1", "0", "0.5", "20", "s"], "{text}");
+        for want in ["yara 1-ab\n", "  down: no rules\n", "  rule set: ab\n", "  last failure in run: error-timeout"] {
+            assert!(text.contains(want), "{text}");
+        }
+    }
+}
