@@ -72,6 +72,7 @@ impl Upstream for Script {
         let (count, deadline): (usize, u64) = (value("count").parse().unwrap(), value("deadline").parse().unwrap());
         let mut state = self.lock();
         state.asked.push((count, deadline));
+        self.changed.notify_all();
         if state.unavailable {
             return unavailable();
         }
