@@ -188,7 +188,7 @@ pub(crate) struct GroupReader {
     deliveries: usize,
     repeated: usize,
     reset_count: usize,
-    /// Whether the last request of its kill was a reset that nobody answered.
+    /// Whether nobody answered since a reset that nobody answered.
     reset_in_doubt: bool,
 }
 
@@ -236,7 +236,7 @@ impl GroupReader {
             let target = self.target(1 + random.below(100)) + if reset { "&reset=true" } else { "" };
             let paused = self.task && pause.is_certain();
             let answer = client.try_get(&target);
-            self.reset_in_doubt = reset && answer.is_err();
+            self.reset_in_doubt = answer.is_err() && (reset || self.reset_in_doubt);
             let Ok(answer) = answer else {
                 if reset {
                     self.before.extend(self.seen.drain());
