@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +14,26 @@ use crate::support::{Batch, Client, Server};
 
 fn stopped(stop: &AtomicBool) -> bool {
     stop.load(Ordering::Relaxed)
+}
+
+/// What is known to be durable of things that nobody answers for, such as the position behind a delivery: what was queued
+/// before two posts in a row were begun, each behind the answer of the one before, is on the disk with the second answer.
+struct Moments {
+    now: AtomicU64,
+    durable: AtomicU64,
+}
+
+static MOMENTS: Moments = Moments { now: AtomicU64::new(0), durable: AtomicU64::new(0) };
+
+impl Moments {
+    /// A moment after everything that happened so far.
+    fn mark(&self) -> u64 {
+        self.now.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn is_durable(&self, moment: u64) -> bool {
+        moment <= self.durable.load(Ordering::SeqCst)
+    }
 }
 
 /// A pause of up to `limit` milliseconds: the moments of the kill shall hit every state, also the idle one.
@@ -57,7 +77,9 @@ impl Poster {
 
     pub(crate) fn run(&mut self, address: SocketAddr, mut random: Random, stop: &AtomicBool) {
         let mut client = Client::new(address);
+        let mut before = None;
         while !stopped(stop) {
+            let begun = MOMENTS.now.load(Ordering::SeqCst);
             let count = if random.below(20) == 0 { 20 } else { 1 + random.below(4) };
             let ids: Vec<String> =
                 (self.next..self.next + count).map(|sequence| id_of(self.client, sequence)).collect();
@@ -71,6 +93,9 @@ impl Poster {
                     assert_eq!(answer["total_ok"], ids.len(), "{answer}");
                     let promised = answer["ok"].as_array().expect("include_ok gives the events").clone();
                     self.posted.push(Posted { ids, promised: Some(promised) });
+                    if let Some(before) = before.replace(begun) {
+                        MOMENTS.durable.fetch_max(before, Ordering::SeqCst);
+                    }
                 }
                 Err(_) => {
                     self.posted.push(Posted { ids, promised: None });
@@ -181,8 +206,8 @@ pub(crate) struct GroupReader {
     seen: HashSet<String>,
     /// What was delivered before a reset that nobody answered: it comes again if that reset counts.
     before: HashSet<String>,
-    /// The last two answers of this life of the server.
-    recent: VecDeque<Vec<String>>,
+    /// Answers whose positions may not be durable, each with a moment behind the next request: its position was queued then.
+    recent: VecDeque<(Option<u64>, Vec<String>)>,
     /// What may come again: the kill can have come before the server noted that its answer had been read.
     in_doubt: HashSet<String>,
     deliveries: usize,
@@ -254,7 +279,8 @@ impl GroupReader {
             self.note(&batch);
             breathe(&mut random, 25);
         }
-        self.in_doubt.extend(self.recent.drain(..).flatten());
+        self.forget_durable();
+        self.in_doubt.extend(self.recent.drain(..).flat_map(|(_, ids)| ids));
     }
 
     /// Nothing of what came before counts any more.
@@ -312,10 +338,17 @@ impl GroupReader {
             self.deliveries += 1;
             self.seen.insert(id.clone());
         }
-        if !ids.is_empty() {
-            self.recent.push_back(ids);
+        if let Some((moment @ None, _)) = self.recent.back_mut() {
+            *moment = Some(MOMENTS.mark());
         }
-        if self.recent.len() > 2 {
+        self.forget_durable();
+        if !ids.is_empty() {
+            self.recent.push_back((None, ids));
+        }
+    }
+
+    fn forget_durable(&mut self) {
+        while self.recent.front().is_some_and(|(moment, _)| moment.is_some_and(|moment| MOMENTS.is_durable(moment))) {
             self.recent.pop_front();
         }
     }
