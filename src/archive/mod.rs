@@ -9,11 +9,20 @@
 //! tar (V7, ustar, GNU, pax), gzip and bzip2 around a tar or around one member. All other kinds (7z, rar, xz, zstd, cab ...)
 //! are no archives here: they are scanned as one object.
 
+mod names;
 mod report;
+mod source;
+mod tar;
+#[cfg(test)]
+mod tests;
+mod walker;
+mod zip;
 
 use std::ops::ControlFlow;
 
 pub use report::{LimitHit, LimitName, Report};
+use source::{Bz2, Gz, Source};
+use walker::{End, Place, Walker};
 
 /// How far a walk may go. What reaches one of these ends the walk, except `max_nesting` and `max_member`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +102,39 @@ pub struct Member<'a> {
 }
 
 /// What `bytes` are; `None` for no archive that can be walked.
-pub fn kind(_bytes: &[u8]) -> Option<Kind> {
-    None
+///
+/// The start decides; a zip may also stand behind something else.
+pub fn kind(bytes: &[u8]) -> Option<Kind> {
+    if bytes.starts_with(&[0x1f, 0x8b, 8]) {
+        return Some(if holds_tar(&mut Gz::new(bytes)) { Kind::TarGz } else { Kind::Gz });
+    }
+    if is_bzip2(bytes) {
+        return Some(if holds_tar(&mut Bz2::new(bytes)) { Kind::TarBz2 } else { Kind::Bz2 });
+    }
+    if tar::is_tar(bytes) {
+        return Some(Kind::Tar);
+    }
+    zip::is_zip(bytes).then_some(Kind::Zip)
+}
+
+/// `BZh`, a level, and the mark of a block or, in an empty file, of the end.
+fn is_bzip2(bytes: &[u8]) -> bool {
+    let Some((head, rest)) = bytes.split_first_chunk::<4>() else { return false };
+    let marks: [&[u8]; 2] = [&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59], &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]];
+    matches!(head, [b'B', b'Z', b'h', b'1'..=b'9']) && marks.iter().any(|mark| rest.starts_with(mark))
+}
+
+/// Whether what comes out first is a tar header.
+fn holds_tar(source: &mut dyn Source) -> bool {
+    let mut head = [0; tar::BLOCK];
+    let mut filled = 0;
+    while let Some(rest) = head.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) | Err(_) => break,
+            Ok(got) => filled += got,
+        }
+    }
+    tar::is_tar(head.get(..filled).unwrap_or_default())
 }
 
 /// Visits every member of the archive in `bytes`, in the archive's order; the members of an inner archive follow that.
@@ -102,8 +142,14 @@ pub fn kind(_bytes: &[u8]) -> Option<Kind> {
 /// Links, devices and directories are counted only. `visit` may end the walk. `None`: no archive.
 pub fn walk(
     bytes: &[u8],
-    _options: &Options<'_>,
-    _visit: &mut dyn FnMut(Member<'_>) -> ControlFlow<()>,
+    options: &Options<'_>,
+    visit: &mut dyn FnMut(Member<'_>) -> ControlFlow<()>,
 ) -> Option<Report> {
-    kind(bytes).map(Report::new)
+    let kind = kind(bytes)?;
+    let mut walker = Walker::new(bytes, kind, options, visit);
+    let place = Place { prefix: "", unsafe_path: false, nesting: 0, name: options.name };
+    // Why it ended early stands in the report.
+    match walker.open(bytes, kind, &place) {
+        Ok(()) | Err(End) => Some(walker.report),
+    }
 }

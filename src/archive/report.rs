@@ -45,7 +45,7 @@ impl fmt::Display for LimitHit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, limit, value } = self;
         match name {
-            LimitName::Overlap => write!(f, "{value} entries overlap others"),
+            LimitName::Overlap => write!(f, "{}: {value}", name.as_str()),
             LimitName::TotalExpanded | LimitName::Members | LimitName::Ratio | LimitName::Nesting => {
                 write!(f, "{} = {limit} reached: {value}", name.as_str())
             }
