@@ -351,6 +351,9 @@ metrics! {
         histograms(["worker"], 0, &BUCKETS_B);
     worker_in_flight: Gauges<1> = "azulite_worker_in_flight", "Jobs that built-in workers have taken and not ended",
         gauges(["worker"], 0);
+    dead_letters: Gauges<2> = "azulite_dead_letters",
+        "Events that a consumer gave up, by the status of the last attempt; `requeued` for those put back",
+        gauges(["consumer", "status"], 2);
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
         histograms(["method", "result"], 0, &BUCKETS_C);
 }

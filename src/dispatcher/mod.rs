@@ -6,12 +6,14 @@ pub mod answer;
 pub(crate) mod batches;
 pub mod caches;
 pub mod consume;
+pub mod dead;
 mod fetch_memory;
 pub mod filter;
 pub mod follower;
 pub mod hub;
 pub mod inserts;
 pub mod labels;
+pub mod leases;
 pub mod model;
 pub mod params;
 pub mod pause;
@@ -46,6 +48,7 @@ use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 pub use prepare::PrepareError;
 
+use dead::DeadLetters;
 use filter::Consumer;
 use follower::Follower;
 use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest, SimulateError, SimulateRequest};
@@ -136,6 +139,7 @@ pub struct Dispatcher {
     registry: Registry,
     pause: Pause,
     tasks: Arc<Tasks>,
+    dead: Arc<DeadLetters>,
 }
 
 /// Why there is no dispatcher.
@@ -203,6 +207,7 @@ impl Dispatcher {
         let log = broker.log().as_ref();
         let registry = Registry::load(log, &options.limits)?;
         let pause = Pause::load(log, &options.topic_prefix, (clock.0)())?;
+        let dead = Arc::new(DeadLetters::load(broker.clone(), &options.topic_prefix, metrics.clone())?);
         let this = Self {
             options,
             broker,
@@ -220,6 +225,7 @@ impl Dispatcher {
             registry,
             pause,
             tasks: Arc::default(),
+            dead,
         };
         this.follow()?;
         Ok(this)
@@ -300,6 +306,11 @@ impl Dispatcher {
     /// Consumers and deployments of the last day.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Events that consumers could not work on.
+    pub fn dead(&self) -> &Arc<DeadLetters> {
+        &self.dead
     }
 
     /// Whether task consumers are told to wait.

@@ -19,8 +19,8 @@ const EXPEDITE: &str = "expedite";
 const ERROR: &str = "error";
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Built-in system topics with the time their events live; `None` is for ever, compacted (events.md 4.2).
-const SYSTEM_TOPICS: [(&str, Option<i64>); 10] = [
+/// Built-in system topics with the time their events live; `None` is for ever, compacted (events.md 4.2, workers.md 5.3).
+const SYSTEM_TOPICS: [(&str, Option<i64>); 12] = [
     ("insert", None),
     ("delete", None),
     ("retrohunt", None),
@@ -31,6 +31,8 @@ const SYSTEM_TOPICS: [(&str, Option<i64>); 10] = [
     ("download", Some(DAY_MS / 2)),
     ("report", Some(28 * DAY_MS)),
     ("scrape", Some(28 * DAY_MS)),
+    ("dead", None),
+    ("audit", None),
 ];
 
 /// What a binary event says was done; the last part of its topic's name.

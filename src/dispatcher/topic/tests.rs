@@ -139,6 +139,8 @@ fn the_built_in_topics_are_those_of_the_contract() {
         ("system.download", "43200000", "delete"),
         ("system.report", "2419200000", "delete"),
         ("system.scrape", "2419200000", "delete"),
+        ("system.dead", "-1", "compact"),
+        ("system.audit", "-1", "compact"),
     ];
     for (name, retention_ms, policy) in table {
         let spec = plan.specs.get(&format!("azul.t1.{name}")).unwrap();

@@ -1,0 +1,5 @@
+//! Leases: what is known of the tasks that consumers hold.
+
+mod attempt;
+
+pub use attempt::Attempt;
