@@ -354,6 +354,8 @@ metrics! {
     dead_letters: Gauges<2> = "azulite_dead_letters",
         "Events that a consumer gave up, by the status of the last attempt; `requeued` for those put back",
         gauges(["consumer", "status"], 2);
+    dead_letter_file_errors: PlainCounter = "azulite_dead_letter_file_errors_total",
+        "Tries to write or remove the file of a dead letter that failed", counter();
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
         histograms(["method", "result"], 0, &BUCKETS_C);
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use azulite_storage::cleaner::CleanerOptions;
+use azulite_storage::clock::now_ms;
 use azulite_storage::fs::{Fs, RealFs};
 use azulite_storage::{OpenError, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,9 +21,9 @@ use crate::broker::topic_config::ConfigMap;
 use crate::config::{ClampReplicationFactor, Config, Durability, LabelOption, SecurityLabels};
 use crate::dispatcher::labels::Labels;
 use crate::dispatcher::params::Limits;
-use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources};
+use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources, retention};
 use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
-use crate::dispatcher::{self, Dispatcher, SharedDispatcher, caches, replay};
+use crate::dispatcher::{self, Dispatcher, SharedDispatcher, caches, dead, replay};
 use crate::http::{self, Readiness, RouteLimits, Services, Subsystem};
 use crate::identify::{Identifier, content};
 use crate::kafka;
@@ -51,6 +52,14 @@ pub enum ServeError {
     /// The store that is to be adopted cannot be.
     #[error(transparent)]
     Adopt(#[from] AdoptError),
+    /// The files of dead letters have no place.
+    #[error("dead_letter.dir: {}: {error}; it must be a directory that can be written and read", dir.display())]
+    DeadLetters {
+        /// The directory.
+        dir: std::path::PathBuf,
+        /// What cannot be done with it.
+        error: std::io::Error,
+    },
     /// Anything else that kept it from starting.
     #[error("{what}: {reason}")]
     Start {
@@ -104,6 +113,8 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let loading = tokio::task::spawn_blocking(|| Identifier::load(scanner));
     let store = open(config, &fatal)?;
     let dispatcher_options = dispatcher_options(config)?;
+    let dir = &dispatcher_options.dead.dir;
+    dead::test_dir(dir).map_err(|error| ServeError::DeadLetters { dir: dir.clone(), error })?;
     let reprocess_options = reprocess_options(&dispatcher_options);
     let dispatcher_options = dispatcher::Options { log_files: log_files.clone(), ..dispatcher_options };
     let synced = metrics.clone();
@@ -135,7 +146,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let workers = Arc::new(start_workers(config, &services).map_err(start_error("a worker cannot be started"))?);
     let services = Arc::new(Services {
         workers: Some(workers.clone()),
-        readiness: Arc::new(Ready { workers: workers.clone(), ..Ready::new(&store) }),
+        readiness: Arc::new(Ready { workers: workers.clone(), ..Ready::new(&store, &dispatcher) }),
         reprocess: Some(jobs.clone()),
         reidentify: Some(reidentification.clone()),
         log_files: log_files.clone(),
@@ -155,6 +166,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let going_on = tokio::task::spawn_blocking(move || going_on.go_on()).await;
     let going_on = going_on.map_err(start_error("the store cannot be read"))?;
     going_on.map_err(start_error("the store cannot be read"))?;
+    dispatcher.dead().start().map_err(start_error("there is no thread for dead letters"))?;
     let upkeep = tokio::spawn(dispatcher.clone().upkeep());
     let aging = aging(config, &store, &metrics).map(|aging| tokio::spawn(age_blobs_off(aging, stop.clone())));
     let watcher = tokio::spawn(watch(stop.clone(), dispatcher.clone(), workers.clone(), fatal.clone(), notify.clone()));
@@ -189,6 +201,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let last = tokio::task::spawn_blocking(move || {
         jobs.close();
         reidentification.close();
+        dispatcher.dead().close();
         dispatcher.save_caches();
         log_files.iter().for_each(|files| files.close());
     });
@@ -432,16 +445,13 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         (name.clone(), Source::new(source.expire_events_after.milliseconds(), topic))
     };
     let sources: Sources = config.sources.iter().map(source).collect();
-    let overrides: Vec<_> = config
-        .topics
-        .iter()
-        .map(|(topic, settings)| TopicOverride {
-            topic: topic.clone(),
-            numpartitions: settings.numpartitions,
-            replicationfactor: settings.replicationfactor,
-            config: settings.config.clone(),
-        })
-        .collect();
+    let given = config.topics.iter().map(|(topic, settings)| TopicOverride {
+        topic: topic.clone(),
+        numpartitions: settings.numpartitions,
+        replicationfactor: settings.replicationfactor,
+        config: settings.config.clone(),
+    });
+    let overrides: Vec<_> = dead_letter_topic(config).into_iter().chain(given).collect();
     let events = &config.events;
     let defaults = TopicDefaults { partitions: events.partition_count, replicas: 1 };
     let plan = TopicPlan::new(&events.topic_prefix, &sources, defaults, &overrides).map_err(|mistakes| {
@@ -469,6 +479,7 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         max_readers: 10_000,
         lost_after_ms: i64::try_from(events.lost_tasks_after.as_millis()).unwrap_or(i64::MAX),
         lost_check: events.lost_tasks_check,
+        dead: dead_letters(config),
         log_files: None,
         caches: caches::Options {
             dedupe_bytes: events.dedupe_cache_bytes,
@@ -480,6 +491,26 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
             folder: Some(config.storage.data_dir.join("caches")),
         },
     })
+}
+
+/// Where dead letters are kept, and how long.
+fn dead_letters(config: &Config) -> dead::Options {
+    let settings = &config.dead_letter;
+    let dir = match settings.dir.as_os_str().is_empty() {
+        true => config.storage.data_dir.join("dead"),
+        false => settings.dir.clone(),
+    };
+    let keep = Some(settings.keep).filter(|keep| !keep.is_zero());
+    dead::Options { dir, keep, warn_per_hour: settings.warn_per_hour.into() }
+}
+
+/// How long the topic of dead letters keeps its records, if not for ever; what `[topics]` says is stronger.
+fn dead_letter_topic(config: &Config) -> Option<TopicOverride> {
+    let keep = dead_letters(config).keep?;
+    let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    let topic = format!("system.{}", dead::TOPIC);
+    let config = retention(Some(keep_ms)).into();
+    Some(TopicOverride { topic, config, ..TopicOverride::default() })
 }
 
 /// What copying from a previous prefix works with.
@@ -618,7 +649,7 @@ fn services(
         reprocess: None,
         reidentify: None,
         workers: None,
-        readiness: Arc::new(Ready::new(store)),
+        readiness: Arc::new(Ready::new(store, dispatcher)),
         metrics: metrics.clone(),
         log_files: None,
         limits: RouteLimits {
@@ -668,11 +699,12 @@ struct Ready {
     store: Store,
     warned: AtomicBool,
     workers: Arc<Workers>,
+    dead: Arc<dead::DeadLetters>,
 }
 
 impl Ready {
-    fn new(store: &Store) -> Self {
-        Self { store: store.clone(), warned: AtomicBool::new(false), workers: Arc::default() }
+    fn new(store: &Store, dispatcher: &Dispatcher) -> Self {
+        Self { store: store.clone(), warned: AtomicBool::new(false), workers: Arc::default(), dead: dispatcher.dead().clone() }
     }
 
     /// One line for each; a worker that is down is no reason to send clients away.
@@ -712,7 +744,13 @@ impl Readiness for Ready {
             count => format!("warning: {count} blobs were found damaged at the start; another upload of each heals it"),
         };
         let part = |name: &str, (ready, detail): (bool, String)| Subsystem { name: name.to_owned(), ready, detail };
-        let own = [part("log", log), part("blobs", (true, blobs)), part("events", (true, String::new()))];
+        let dead = self.dead.warning(now_ms());
+        let own = [
+            part("log", log),
+            part("blobs", (true, blobs)),
+            part("events", (true, String::new())),
+            part("dead letters", (true, dead)),
+        ];
         own.into_iter().chain(self.workers()).collect()
     }
 }

@@ -7,6 +7,7 @@
 
 mod announced;
 mod consumers;
+pub mod dead;
 mod entity;
 mod explain;
 mod groups;

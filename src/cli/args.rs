@@ -3,6 +3,7 @@
 //! `main` parses it, one file per verb beside this one does the work.
 
 mod bench;
+mod dead;
 mod files;
 mod records;
 mod topics;
@@ -11,6 +12,7 @@ mod values;
 mod workers;
 
 pub use bench::{Bench, BenchBlobs, BenchCommand, BenchEvents, BenchKafka};
+pub use dead::{Dead, DeadCommand, Retry, Which};
 pub use files::{Filetype, Get, Ingest, Reidentify, Scanner};
 pub use records::{Consume, Events, EventsCommand, Explain, Produce, Reprocess};
 pub use topics::{Groups, GroupsCommand, Topics, TopicsCommand};
@@ -202,6 +204,16 @@ pub enum Command {
     Worker(Worker),
     /// Show how the workers inside the server stand
     Workers,
+    /// Look at what plugins could not work on, and put it back for another run
+    #[command(
+        after_help = "What a plugin fails at is tried again a few times ([delivery] in the configuration), and then is a dead         letter: nothing is lost, and nothing more happens by itself. Works on the data directory when no server runs and         through the server when one does."
+    )]
+    Dead(Dead),
+    /// Run an entity again, whatever came of the last run
+    #[command(
+        after_help = "Every plugin that asked for events in the last 24 hours and takes the entity gets it once more, before         other work: its events with a dead letter, else the newest one."
+    )]
+    Retry(Retry),
     /// Print or check the configuration
     Config(ConfigArgs),
     /// Bring the store to the format that this version opens

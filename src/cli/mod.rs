@@ -6,6 +6,7 @@ pub mod bench;
 mod cart;
 pub mod config;
 mod consume;
+mod dead;
 mod events;
 pub mod exit;
 mod explain;
@@ -20,6 +21,7 @@ mod output;
 mod produce;
 mod reidentify;
 mod reprocess;
+mod retry;
 mod scanner;
 mod target;
 mod topics;
@@ -74,6 +76,8 @@ pub fn main() -> Exit {
         Command::LostTasks(args) => with_config(&cli, |loaded| lost_tasks::run(&cli.global, &loaded.config, args)),
         Command::Worker(args) => with_config(&cli, |loaded| worker::run(&loaded.config, args)),
         Command::Workers => with_config(&cli, |loaded| worker::list(&cli.global, &loaded.config)),
+        Command::Dead(args) => with_config(&cli, |loaded| dead::run(&cli.global, &loaded.config, &args.command)),
+        Command::Retry(args) => with_config(&cli, |loaded| retry::run(&cli.global, &loaded.config, args)),
         Command::Scanner(args) => scanner::run(args),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }
@@ -162,7 +166,7 @@ fn serve(loaded: &Loaded) -> Exit {
 fn serve_exit(error: &ServeError) -> Exit {
     match error {
         ServeError::Bind(BindError { .. }) | ServeError::BindKafka(_) | ServeError::Start { .. } => Exit::Failed,
-        ServeError::LogFiles(_) | ServeError::Adopt(_) => Exit::Usage,
+        ServeError::LogFiles(_) | ServeError::Adopt(_) | ServeError::DeadLetters { .. } => Exit::Usage,
         ServeError::Open(error) => open_exit(error),
         ServeError::Stopped(_) => Exit::Stopped,
     }

@@ -74,7 +74,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 54] = [
+const RANGES: [Range; 56] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -113,6 +113,8 @@ const RANGES: [Range; 54] = [
     duration("events.replay_plugin_cache.min_runtime", 0, DAY, |c| ms(c.events.replay_plugin_cache.min_runtime)),
     duration("events.lost_tasks_after", 1, 365 * DAY, |c| ms(c.events.lost_tasks_after)),
     duration("events.lost_tasks_check", 1, DAY, |c| ms(c.events.lost_tasks_check)),
+    duration("dead_letter.keep", 0, 36_500 * DAY, |c| ms(c.dead_letter.keep)),
+    count("dead_letter.warn_per_hour", 0, 1_000_000_000, |c| c.dead_letter.warn_per_hour.into()),
     size("streams.max_upload_bytes", 0, 1_024 * TI, |c| c.streams.max_upload_bytes),
     size("streams.inline_threshold", 0, MI, |c| c.streams.inline_threshold),
     count("streams.max_uploads", 1, 65_535, |c| c.streams.max_uploads.into()),

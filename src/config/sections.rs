@@ -397,6 +397,25 @@ impl Default for ReplayPluginCache {
     }
 }
 
+/// `[dead_letter]`: events that a consumer could not work on, after its last attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetter {
+    /// Where each of them is written to a file; empty is `dead` in the data directory.
+    pub dir: PathBuf,
+    /// How long they are kept; 0 is until they are removed.
+    #[serde(with = "units::duration")]
+    pub keep: Duration,
+    /// More in one hour than this are a warning in `/readyz`.
+    pub warn_per_hour: u32,
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        Self { dir: PathBuf::new(), keep: Duration::ZERO, warn_per_hour: 20 }
+    }
+}
+
 /// `[streams]`: upload and deletion of blobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -102,6 +102,8 @@ pub struct Options {
     pub lost_after_ms: i64,
     /// How often lost tasks are looked for.
     pub lost_check: Duration,
+    /// What becomes of events that consumers could not work on.
+    pub dead: dead::Options,
 }
 
 /// Tells the time, milliseconds since 1970.
@@ -207,7 +209,8 @@ impl Dispatcher {
         let log = broker.log().as_ref();
         let registry = Registry::load(log, &options.limits)?;
         let pause = Pause::load(log, &options.topic_prefix, (clock.0)())?;
-        let dead = Arc::new(DeadLetters::load(broker.clone(), &options.topic_prefix, metrics.clone())?);
+        let dead =
+            Arc::new(DeadLetters::load(broker.clone(), &options.topic_prefix, options.dead.clone(), metrics.clone())?);
         let this = Self {
             options,
             broker,

@@ -80,6 +80,7 @@ fn options() -> Options {
         caches: caches::Options::default(),
         lost_after_ms: 30 * MINUTE_MS,
         lost_check: std::time::Duration::from_secs(300),
+        dead: super::dead::Options { dir: std::env::temp_dir(), keep: None, warn_per_hour: 20 },
     }
 }
 

@@ -26,7 +26,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Pieces between the thread that reads and the connection that sends.
 const PIECES_IN_FLIGHT: usize = 4;
 /// Scans of the log at once; each holds one blocking thread.
-static SCANS: Semaphore = Semaphore::const_new(4);
+pub(super) static SCANS: Semaphore = Semaphore::const_new(4);
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

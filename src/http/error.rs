@@ -16,11 +16,13 @@ use super::body::BodyError;
 use super::router::{reply, text};
 use super::streams::BadName;
 use super::url::NotUtf8;
+use crate::admin::dead::DeadError;
 use crate::admin::records::{AppendRecordsError, ReadRecordsError};
 use crate::admin::reidentify;
 use crate::admin::reprocess::{BeginError, JobError};
 use crate::admin::{GroupRefusal, TopicRefusal};
 use crate::broker::{AppendError, CreateTopicError, NewTopicError};
+use crate::dispatcher::dead::{ChangeError, LetterError};
 use crate::dispatcher::hub::{GetError, PostError, SimulateError};
 use crate::streams::{AfterEnd, FetchError, RangeError, StoreError, UploadError};
 
@@ -282,6 +284,20 @@ pub(super) fn group(problem: &GroupRefusal) -> Response {
         GroupRefusal::Busy(_) => plain(StatusCode::CONFLICT, "group in use", &detail),
         GroupRefusal::Later(_) => later("try again later", &detail, Duration::from_secs(2)),
         GroupRefusal::Failed(_) => internal("the group cannot be changed", &detail),
+    }
+}
+
+/// Something about dead letters that was not done.
+pub(super) fn dead(problem: &DeadError) -> Response {
+    let (title, detail) = ("dead letters", problem.to_string());
+    match problem {
+        DeadError::Change(ChangeError::Append(error)) => append(title, error),
+        DeadError::Change(ChangeError::Index(_) | ChangeError::Topic(_)) => internal(title, &detail),
+        DeadError::Read(_) => scan(&detail),
+        DeadError::Blobs(cause) => store(title, cause),
+        DeadError::Letter(LetterError::TooLong(_)) => plain(StatusCode::PAYLOAD_TOO_LARGE, title, &detail),
+        DeadError::Letter(_) | DeadError::Bad(_) => plain(StatusCode::BAD_REQUEST, title, &detail),
+        DeadError::Stopped(_) => internal(title, &detail),
     }
 }
 

@@ -7,6 +7,7 @@
 mod azulite;
 mod body;
 mod connection;
+mod dead;
 mod error;
 mod events;
 mod groups;

@@ -21,7 +21,7 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, error, events, groups, jobs, metrics, records, root, streams, tasks, topics};
+use super::{Services, azulite, dead, error, events, groups, jobs, metrics, records, root, streams, tasks, topics};
 use crate::log_files::{LogFiles, RequestLine};
 
 /// The largest answer that is shown in a log file.
@@ -71,6 +71,7 @@ enum Route {
     AppendRecords { topic: String },
     Job(jobs::Job),
     ReleaseTasks,
+    Dead(dead::Dead),
 }
 
 impl Route {
@@ -93,6 +94,9 @@ impl Route {
             }
             ["api", "azulite", "v1", name @ ("reprocess" | "reidentify")] => {
                 return jobs::Job::find(method, name).map(Self::Job);
+            }
+            ["api", "azulite", "v1", ref names @ ..] if matches!(names.first(), Some(&("dead" | "retry"))) => {
+                return dead::Dead::find(method, names).map(Self::Dead);
             }
             ["api", "azulite", "v1", ref names @ ..] if get => {
                 return azulite::Resource::find(names).map(Self::Azulite);
@@ -157,6 +161,7 @@ impl Route {
             Self::ReleaseTasks => "/api/azulite/v1/tasks/release",
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
             Self::Job(job) => job.template(),
+            Self::Dead(dead) => dead.template(),
         }
     }
 
@@ -181,6 +186,7 @@ impl Route {
             Self::ReleaseTasks => tasks::release(services, call).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
             Self::Job(job) => job.answer(services, call).await,
+            Self::Dead(dead) => dead.answer(services, call).await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Values of flags that are more than text.
 
+use crate::dispatcher::model::Timestamp;
+
 /// Bytes that were given as text with escapes.
 pub type Escaped = std::sync::Arc<[u8]>;
 
@@ -59,4 +61,18 @@ pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
 pub(super) fn sha256(text: &str) -> Result<String, String> {
     let fits = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     if fits { Ok(text.to_ascii_lowercase()) } else { Err("must be 64 hexadecimal digits".to_owned()) }
+}
+
+pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::config::parse_duration(text)
+}
+
+/// Milliseconds since 1970 of a time, or of how long ago something was.
+pub(super) fn since(text: &str) -> Result<i64, String> {
+    if let Ok(time) = Timestamp::parse(text) {
+        return Ok(time.millis());
+    }
+    let ago =
+        duration(text).map_err(|_| "must be a time such as 2026-01-02T03:04:05Z, or how long ago, such as 12h")?;
+    Ok(azulite_storage::clock::now_ms().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)))
 }

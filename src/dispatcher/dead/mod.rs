@@ -6,12 +6,16 @@
 //! or removed is a row too, so that no crash loses it. Whoever stores final statuses calls [`DeadLetters::record`] and
 //! [`DeadLetters::succeeded`].
 
+mod change;
 mod claims;
 mod counts;
+mod files;
 mod letter;
 mod rows;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use azulite_storage::index::IndexError;
 use bytes::Bytes;
@@ -20,9 +24,11 @@ use crate::broker::{Broker, Value};
 use crate::metrics::Metrics;
 
 use super::topic::system_topic;
+pub use change::{Change, ChangeError, Filter, Found};
 use claims::{Claim, Claims};
 pub use counts::Count;
 use counts::{Counts, Effect};
+pub use files::{FileError, test_dir};
 pub use letter::{DeadLetter, LetterError, TEXT_LIMIT, id_of, is_id};
 pub use rows::{After, Head, Requeued};
 
@@ -65,12 +71,26 @@ pub struct Outcome {
     _claim: Claim,
 }
 
+/// What the configuration says of dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where their files are.
+    pub dir: PathBuf,
+    /// How long they are kept; `None` is until they are removed.
+    pub keep: Option<Duration>,
+    /// More in one hour than this deserve a warning.
+    pub warn_per_hour: u64,
+}
+
 /// The dead letters of one store.
 pub struct DeadLetters {
     broker: Broker,
     topic: String,
+    options: Options,
     counts: Counts,
     claims: Arc<Claims>,
+    files: files::Files,
+    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for DeadLetters {
@@ -84,8 +104,8 @@ impl DeadLetters {
     ///
     /// # Errors
     /// The index failed.
-    pub fn load(broker: Broker, prefix: &str, metrics: Arc<Metrics>) -> Result<Self, IndexError> {
-        let counts = Counts::new(metrics);
+    pub fn load(broker: Broker, prefix: &str, options: Options, metrics: Arc<Metrics>) -> Result<Self, IndexError> {
+        let counts = Counts::new(metrics.clone());
         let mut after = None;
         loop {
             let (heads, next) = rows::page(broker.log().as_ref(), after.as_ref(), PAGE)?;
@@ -96,7 +116,8 @@ impl DeadLetters {
             }
         }
         let topic = system_topic(prefix, TOPIC);
-        Ok(Self { broker, topic, counts, claims: Arc::default() })
+        let files = files::Files::new(options.dir.clone());
+        Ok(Self { broker, topic, options, counts, claims: Arc::default(), files, metrics })
     }
 
     /// What belongs into the commit that ends the last attempt. A letter of the same item gives way, and so does one that
@@ -105,13 +126,14 @@ impl DeadLetters {
     /// # Errors
     /// The index failed.
     pub fn record(&self, letter: &DeadLetter) -> Result<DeadParts, IndexError> {
-        let letter = &letter.bounded();
+        let mut letter = letter.bounded();
+        letter.id = id_of(letter.kafka_key(), &letter.consumer, &letter.version, &letter.stage);
+        let letter = &letter;
         let log = self.broker.log().as_ref();
         let family = letter::family_of(letter.kafka_key(), &letter.consumer);
         let claim = self.claims.wait(&family);
         let others = rows::family(log, &family)?;
         let (mut values, mut records, mut effects) = (Vec::new(), Vec::new(), Vec::new());
-        let mut file = letter.file_name();
         for other in &others {
             let put_back = other.requeued.as_ref().is_some_and(|requeued| requeued.version == letter.version);
             if other.id == letter.id {
@@ -120,15 +142,11 @@ impl DeadLetters {
                 values.extend(rows::remove(other));
                 records.push(self.tombstone(&other.id));
             } else {
-                if other.file == file {
-                    // The same millisecond: versions or stages are told apart by their ids.
-                    file = file.replace(".json", &format!("-{}.json", letter.id));
-                }
                 continue;
             }
             effects.push(Effect::removed(other));
         }
-        let head = Head::of(letter, file);
+        let head = Head::of(letter, free_name(letter, &others));
         // A row that is removed and put is put: a file of the same name stays.
         let put = rows::put(letter, &head);
         values.retain(|(name, _)| put.iter().all(|(kept, _)| kept != name));
@@ -169,6 +187,19 @@ impl DeadLetters {
     /// Behind the commit: counts follow, and files soon. Never blocks.
     pub fn committed(&self, outcome: Outcome) {
         self.counts.apply(outcome.effects);
+        self.files.wake();
+    }
+
+    /// What a person should know, in one line; empty when all is well.
+    pub fn warning(&self, now_ms: i64) -> String {
+        let (new, most) = (self.counts.last_hour(now_ms), self.options.warn_per_hour);
+        match self.files.behind() {
+            Some((files, error)) => format!("warning: {files} files of dead letters are not written: {error}"),
+            None if new > most => {
+                format!("warning: {new} events became dead letters in the last hour; `azulite dead list` names them")
+            }
+            None => String::new(),
+        }
     }
 
     /// How many there are, by consumer, status and whether another run is waited for.
@@ -190,5 +221,14 @@ impl DeadLetters {
 
     fn entry(&self, id: &str, value: Option<Bytes>) -> DeadRecord {
         DeadRecord { topic: self.topic.clone(), key: Bytes::copy_from_slice(id.as_bytes()), value }
+    }
+}
+
+/// The name of a letter's file. Letters of the same millisecond, consumer and event are told apart by their ids.
+fn free_name(letter: &DeadLetter, others: &[Head]) -> String {
+    let name = letter.file_name();
+    match others.iter().any(|other| other.file == name && other.id != letter.id) {
+        true => name.replace(".json", &format!("-{}.json", letter.id)),
+        false => name,
     }
 }
