@@ -11,6 +11,7 @@ use super::scan::{DamagedRange, Flow};
 use super::{Admin, GroupSummary};
 use crate::broker::{CommittedOffset, GroupRecord, Offset, ReadError, TopicPartition};
 use crate::dispatcher::Dispatcher;
+use crate::dispatcher::dead::Head;
 use crate::dispatcher::filter::{verdicts, why};
 use crate::dispatcher::model::Event;
 use crate::dispatcher::plugin_key::{Flow as Queue, Subscription, subscriptions};
@@ -98,6 +99,9 @@ pub struct Fate {
     pub filters: Vec<FilteredBy>,
     /// Tasks of it that are open, the first few.
     pub tasks: Vec<TaskView>,
+    /// Dead letters of it, of any version of the consumer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dead: Vec<Head>,
 }
 
 /// One plugin key with all that is looked up about it, once for all events.
@@ -266,7 +270,13 @@ impl Admin {
         offset: Offset,
     ) -> Result<Fate, ReadError> {
         let params = &listed.consumer.params;
-        let mut fate = Fate { key: listed.key.clone(), groups: Vec::new(), filters: Vec::new(), tasks: Vec::new() };
+        let mut fate = Fate {
+            key: listed.key.clone(),
+            groups: Vec::new(),
+            filters: Vec::new(),
+            tasks: Vec::new(),
+            dead: dispatcher.dead().of_event(event.kafka_key(), &params.name)?,
+        };
         let mut live_start = None;
         for AskedQueue { subscription, offsets, record } in queues {
             if !subscription.topics.matches(&place.topic, &self.topic_prefix) {

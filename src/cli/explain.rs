@@ -10,6 +10,7 @@ use super::topics::no_such_api;
 use crate::admin::{ExplainedConsumer, ExplainedEvent, Explanation, Fate, Place};
 use crate::client::encoded;
 use crate::config::Config;
+use crate::dispatcher::dead::Head;
 
 /// Prints what `args` ask for.
 pub(super) fn run(global: &Global, config: &Config, args: &Explain) -> Exit {
@@ -86,10 +87,11 @@ fn print_event(event: &ExplainedEvent, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn print_fate(fate: &Fate, out: &mut impl Write) -> io::Result<()> {
-    let Fate { key, groups, filters, tasks } = fate;
+    let Fate { key, groups, filters, tasks, dead } = fate;
     let key = printable(key);
     if groups.is_empty() {
-        return writeln!(out, "  {key}: does not read this topic");
+        writeln!(out, "  {key}: does not read this topic")?;
+        return dead.iter().try_for_each(|head| print_dead(head, out));
     }
     for standing in groups {
         let position = standing.position.map_or("none".to_owned(), |position| position.to_string());
@@ -103,7 +105,14 @@ fn print_fate(fate: &Fate, out: &mut impl Write) -> io::Result<()> {
     if filters.is_empty() {
         writeln!(out, "    no filter drops it")?;
     }
-    tasks.iter().try_for_each(|task| writeln!(out, "    open task {}", printable(&task.id)))
+    tasks.iter().try_for_each(|task| writeln!(out, "    open task {}", printable(&task.id)))?;
+    dead.iter().try_for_each(|head| print_dead(head, out))
+}
+
+fn print_dead(head: &Head, out: &mut impl Write) -> io::Result<()> {
+    let (status, version, reason) = (printable(&head.status), printable(&head.version), printable(&head.reason));
+    let again = if head.requeued.is_some() { ", put back for another run" } else { "" };
+    writeln!(out, "    dead letter {}: version {version}: {status}{again}: {reason}", head.id)
 }
 
 fn place(place: Place) -> &'static str {
@@ -143,6 +152,7 @@ mod tests {
             }],
             filters: vec![FilteredBy { filter: "F-x".into(), because }],
             tasks: Vec::new(),
+            dead: Vec::new(),
         };
         let event = ExplainedEvent {
             topic: "t".into(),

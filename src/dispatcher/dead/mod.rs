@@ -232,3 +232,6 @@ fn free_name(letter: &DeadLetter, others: &[Head]) -> String {
         false => name,
     }
 }
+
+#[cfg(test)]
+mod tests;
