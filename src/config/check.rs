@@ -6,7 +6,7 @@ use super::layer::{KeyPath, Origin};
 use super::problem::Problem;
 use super::topics::{TopicSettings, name_problem, topic_config_problem};
 use super::units::{format_duration, format_size};
-use super::{Config, Origins};
+use super::{Config, Delivery, Origins};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +24,9 @@ const SOURCE_NAME_MAX: usize = 120;
 const TOPIC_PREFIX_MAX: usize = 64;
 const TOPIC_NAME_MAX: usize = 170;
 const PARTITIONS_MAX: u64 = 1_000;
+const ATTEMPTS_MAX: u64 = 1_000;
+/// What a delay is multiplied with at most.
+const BACKOFF_MAX: f64 = 1_000.0;
 
 #[derive(Clone, Copy)]
 enum Unit {
@@ -74,7 +77,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 56] = [
+const RANGES: [Range; 60] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -111,7 +114,11 @@ const RANGES: [Range; 56] = [
     size("events.replay_plugin_cache.size_bytes", 0, 64 * GI, |c| c.events.replay_plugin_cache.size_bytes),
     duration("events.replay_plugin_cache.ttl", SECOND, 365 * DAY, |c| ms(c.events.replay_plugin_cache.ttl)),
     duration("events.replay_plugin_cache.min_runtime", 0, DAY, |c| ms(c.events.replay_plugin_cache.min_runtime)),
-    duration("events.lost_tasks_after", 1, 365 * DAY, |c| ms(c.events.lost_tasks_after)),
+    duration("delivery.lease", 1, 365 * DAY, |c| ms(c.delivery.lease)),
+    duration("delivery.lease_max", 1, 365 * DAY, |c| ms(c.delivery.lease_max)),
+    count("delivery.max_attempts", 0, ATTEMPTS_MAX, |c| c.delivery.max_attempts.into()),
+    duration("delivery.retry_delay", 0, 365 * DAY, |c| ms(c.delivery.retry_delay)),
+    duration("delivery.retry_delay_max", 0, 365 * DAY, |c| ms(c.delivery.retry_delay_max)),
     duration("events.lost_tasks_check", 1, DAY, |c| ms(c.events.lost_tasks_check)),
     duration("dead_letter.keep", 0, 36_500 * DAY, |c| ms(c.dead_letter.keep)),
     count("dead_letter.warn_per_hour", 0, 1_000_000_000, |c| c.dead_letter.warn_per_hour.into()),
@@ -214,6 +221,10 @@ fn check_names(config: &Config, report: &mut Report<'_>) {
     if config.storage.data_dir.as_os_str().is_empty() {
         report.value(&KeyPath::of("storage.data_dir"), "\"\"", "allowed is the path of a directory");
     }
+    check_backoff(KeyPath::of("delivery.retry_backoff"), config.delivery.retry_backoff, report);
+    for (name, consumer) in &config.consumers {
+        check_consumer(name, &consumer.over(&config.delivery), report);
+    }
     for (name, source) in &config.sources {
         let path = vec!["sources".to_owned(), name.clone()];
         check_name(path.clone(), name, SOURCE_NAME_MAX, report);
@@ -231,6 +242,25 @@ fn check_names(config: &Config, report: &mut Report<'_>) {
         let path = vec!["topics".to_owned(), name.clone()];
         check_name(path.clone(), name, TOPIC_NAME_MAX, report);
         check_topic(path, topic, report);
+    }
+}
+
+/// What `[delivery]` may be, every consumer may.
+fn check_consumer(name: &str, delivery: &Delivery, report: &mut Report<'_>) {
+    let key = |key: &str| KeyPath::new(vec!["consumers".to_owned(), name.to_owned(), key.to_owned()]);
+    let own = Config { delivery: delivery.clone(), ..Config::default() };
+    for range in RANGES.iter().filter_map(|range| Some((range, range.key.strip_prefix("delivery.")?))) {
+        let (value, (range, name)) = ((range.0.of)(&own), range);
+        if !(range.least..=range.most).contains(&value) {
+            report.value(&key(name), &shown(range.unit, value), &format!("allowed is {range}"));
+        }
+    }
+    check_backoff(key("retry_backoff"), delivery.retry_backoff, report);
+}
+
+fn check_backoff(key: KeyPath, backoff: f64, report: &mut Report<'_>) {
+    if !(1.0..=BACKOFF_MAX).contains(&backoff) {
+        report.value(&key, &backoff.to_string(), &format!("allowed is a number from 1.0 to {BACKOFF_MAX:?}"));
     }
 }
 

@@ -67,11 +67,14 @@ pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> FromEnv
 }
 
 /// Sections of the configuration; a test keeps the list complete.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 16] = [
     "http",
     "kafka",
     "storage",
     "events",
+    "delivery",
+    "consumers",
+    "dead_letter",
     "streams",
     "identify",
     "logging",
@@ -85,7 +88,7 @@ const SECTIONS: [&str; 13] = [
 
 /// `EVENTS__TOPIC_PREFIX` -> `events.topic_prefix`; the name of a source or topic is taken as it is written.
 fn own_key(rest: &str) -> KeyPath {
-    let named = ["sources", "topics"]
+    let named = ["consumers", "sources", "topics"]
         .iter()
         .any(|table| rest.split("__").next().is_some_and(|first| first.eq_ignore_ascii_case(table)));
     let parts = rest.split("__").enumerate();
@@ -179,7 +182,7 @@ const KEPT: [Kept; 26] = [
     ("DP__EVENTS__KAFKA__CONSUMER_GROUP_RETENTION_DAYS", "events.consumer_group_retention_days", str::to_owned),
     ("DP__EVENTS__API_EVENT_FETCH_LIMIT", "events.api_event_fetch_limit", str::to_owned),
     ("DP__EVENTS__API_DEFAULT_EVENT_WAIT", "events.api_default_event_wait", seconds),
-    ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "events.lost_tasks_after", minutes),
+    ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "delivery.lease", minutes),
     ("DP__EVENTS__LOST_TASKS_CHECK_MINUTES", "events.lost_tasks_check", minutes),
     ("DP__EVENTS__OLD_CONSUMER_GROUP_DROPPED_MINUTES", "events.reader_idle", minutes),
     ("DP__EVENTS__GLOBAL_PARTITION_COUNT", "events.partition_count", str::to_owned),

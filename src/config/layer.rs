@@ -56,6 +56,10 @@ pub struct KeyPath(Vec<String>);
 impl KeyPath {
     /// Takes the parts as they are, but joins what lies below a topic's `config`, whose names contain dots.
     pub(super) fn new(mut parts: Vec<String>) -> Self {
+        if parts == ["events", "lost_tasks_after"] {
+            // As it was called when a lost task was only told of.
+            parts = ["delivery", "lease"].map(str::to_owned).to_vec();
+        }
         let below = match parts.first().map(String::as_str) {
             Some("topics") if parts.get(2).is_some_and(|part| part == "config") => Some(3),
             Some("sources")

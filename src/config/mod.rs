@@ -26,8 +26,8 @@ pub use file::SEARCHED;
 pub use layer::{KeyPath, Origin};
 pub use problem::{ConfigErrors, Problem};
 pub use sections::{
-    ClampReplicationFactor, DeadLetter, Durability, Events, Http, Identify, Kafka, LogFormat, LogLevel, Logging,
-    Metrics, Reprocess, Reserve, Storage, Streams,
+    ClampReplicationFactor, Consumer, DeadLetter, Delivery, Durability, Events, Http, Identify, Kafka, LogFormat,
+    LogLevel, Logging, Metrics, Reprocess, Reserve, Storage, Streams,
 };
 pub use security::{LabelOption, LabelOptions, Releasability, Security, SecurityLabels, TlpOption, TlpOptions};
 pub use show::Entry;
@@ -55,6 +55,10 @@ pub struct Config {
     pub storage: Storage,
     /// Names and limits of the events API.
     pub events: Events,
+    /// Leases and retries.
+    pub delivery: Delivery,
+    /// Consumers whose leases and retries differ, by name.
+    pub consumers: BTreeMap<String, Consumer>,
     /// Events that consumers could not work on.
     pub dead_letter: DeadLetter,
     /// Upload and deletion of blobs.

@@ -341,10 +341,7 @@ pub struct Events {
     pub reader_idle: Duration,
     /// A plugin that reads live and historic gets a historic event for so many live ones; 0 is none before live is empty.
     pub historic_share: u32,
-    /// A task whose plugin was not heard of for so long is lost.
-    #[serde(with = "units::duration")]
-    pub lost_tasks_after: Duration,
-    /// How often lost tasks are looked for.
+    /// After the start, leases end by themselves after so long at the earliest; and how often they are looked at at least.
     #[serde(with = "units::duration")]
     pub lost_tasks_check: Duration,
     /// Memory for remembering what consumers have been handed, so that they get no event twice; 0 is off.
@@ -368,10 +365,83 @@ impl Default for Events {
             consumer_group_retention_days: 30,
             reader_idle: Duration::from_secs(24 * 3_600),
             historic_share: 20,
-            lost_tasks_after: Duration::from_secs(30 * 60),
             lost_tasks_check: Duration::from_secs(5 * 60),
             dedupe_cache_bytes: 0,
             replay_plugin_cache: ReplayPluginCache::default(),
+        }
+    }
+}
+
+/// `[delivery]`: how long an active consumer has an event, and what follows when it fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// An event that was handed out is handed out again when its consumer was not heard of for so long.
+    #[serde(with = "units::duration")]
+    pub lease: Duration,
+    /// The longest a consumer keeps one event, however often it is heard of.
+    #[serde(with = "units::duration")]
+    pub lease_max: Duration,
+    /// Runs after the first one, before an event is a dead letter.
+    pub max_attempts: u32,
+    /// From a failed run to the next.
+    #[serde(with = "units::duration")]
+    pub retry_delay: Duration,
+    /// What the delay is multiplied with after each further failed run.
+    pub retry_backoff: f64,
+    /// The longest delay.
+    #[serde(with = "units::duration")]
+    pub retry_delay_max: Duration,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30 * 60),
+            lease_max: Duration::from_secs(24 * 3_600),
+            max_attempts: 3,
+            retry_delay: Duration::from_secs(60),
+            retry_backoff: 1.0,
+            retry_delay_max: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// `[consumers."<name>"]`: what is different for one consumer; what is not given is as in `[delivery]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Consumer {
+    /// See [`Delivery::lease`].
+    #[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Duration>,
+    /// See [`Delivery::lease_max`].
+    #[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub lease_max: Option<Duration>,
+    /// See [`Delivery::max_attempts`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// See [`Delivery::retry_delay`].
+    #[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub retry_delay: Option<Duration>,
+    /// See [`Delivery::retry_backoff`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_backoff: Option<f64>,
+    /// See [`Delivery::retry_delay_max`].
+    #[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub retry_delay_max: Option<Duration>,
+}
+
+impl Consumer {
+    /// `common` with what is different here.
+    #[must_use]
+    pub fn over(&self, common: &Delivery) -> Delivery {
+        Delivery {
+            lease: self.lease.unwrap_or(common.lease),
+            lease_max: self.lease_max.unwrap_or(common.lease_max),
+            max_attempts: self.max_attempts.unwrap_or(common.max_attempts),
+            retry_delay: self.retry_delay.unwrap_or(common.retry_delay),
+            retry_backoff: self.retry_backoff.unwrap_or(common.retry_backoff),
+            retry_delay_max: self.retry_delay_max.unwrap_or(common.retry_delay_max),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::path::Path;
+use std::time::Duration;
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/appliance.toml");
 
@@ -41,9 +42,29 @@ fn the_shipped_file_says_the_defaults() {
 #[test]
 fn the_shipped_file_has_every_key() {
     let shipped: BTreeSet<_> = file::read(Path::new(SHIPPED)).unwrap().into_iter().map(|setting| setting.key).collect();
-    let free = [KeyPath::of("sources"), KeyPath::of("topics")];
+    let free = [KeyPath::of("consumers"), KeyPath::of("sources"), KeyPath::of("topics")];
     let known: BTreeSet<_> = show::leaves(&Config::default()).into_iter().map(|(key, _)| key).chain(free).collect();
     assert_eq!(shipped, known);
+}
+
+#[test]
+fn a_consumer_differs_in_what_it_says_and_is_held_to_the_same_ranges() {
+    let text = "[delivery]\nlease = \"1h\"\n[consumers.\"a.b\"]\nmax_attempts = 1\nretry_backoff = 2.0\n";
+    let config = load(text, &[], &Flags::default()).unwrap().config;
+    let own = config.consumers["a.b"].over(&config.delivery);
+    let wanted = Delivery { max_attempts: 1, retry_backoff: 2.0, ..config.delivery.clone() };
+    assert_eq!((own, wanted.lease), (wanted.clone(), Duration::from_secs(3_600)));
+    let refused =
+        from_file("[consumers.a]\nmax_attempts = 1001\nretry_backoff = 0.5\n[delivery]\nretry_backoff = 0.0\n");
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    assert!(refused.iter().any(|text| text.contains("consumers.a.max_attempts = 1001: allowed is a whole number")));
+    assert_eq!(from_file("[consumers.a]\nlease = 5\n").len(), 1, "a duration needs a unit");
+}
+
+#[test]
+fn a_lost_task_is_a_lease_that_ended_under_its_old_name() {
+    let loaded = load("[events]\nlost_tasks_after = \"7m\"\n", &[], &Flags::default()).unwrap();
+    assert_eq!(loaded.config.delivery.lease, Duration::from_secs(420));
 }
 
 #[test]

@@ -168,6 +168,29 @@ pub(super) mod size {
     }
 }
 
+/// `#[serde(with = "units::optional_duration")]` for a [`Duration`] that need not be given.
+pub(super) mod optional_duration {
+    use super::{Duration, format_duration, parse_duration};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.serialize_str(&format_duration(*value)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).map(Some).map_err(D::Error::custom)
+    }
+}
+
 /// `#[serde(with = "units::duration")]` for a [`Duration`].
 pub(super) mod duration {
     use super::*;

@@ -124,7 +124,7 @@ mod tests {
         ("DP__EVENTS__DEDUPE_CACHE_BYTES", "1Mi", Kept("events.dedupe_cache_bytes")),
         ("DP__EVENTS__MAX_CONSUMED_EVENTS_PER_CONSUMER", "5", Told),
         ("DP__EVENTS__ENABLE_EXTENDED_KAFKA_METRICS", "true", Told),
-        ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "20", Kept("events.lost_tasks_after")),
+        ("DP__EVENTS__LOST_TASKS_AFTER_MINUTES", "20", Kept("delivery.lease")),
         ("DP__EVENTS__LOST_TASKS_CHECK_MINUTES", "20", Kept("events.lost_tasks_check")),
         ("DP__EVENTS__LOST_TASKS_BULK_CREATE_LIMIT", "20", Told),
         ("DP__EVENTS__OLD_CONSUMER_GROUP_DROPPED_MINUTES", "20", Kept("events.reader_idle")),
