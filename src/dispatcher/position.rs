@@ -27,6 +27,22 @@ impl Position {
         Self { next, committed: next, end, outstanding: Ranges::new(), returned: Ranges::new() }
     }
 
+    /// One that was left with `open` ranges below `next`, of which the lowest begins at the durable position.
+    pub(super) fn resumed(next: Offset, end: Option<Offset>, open: impl IntoIterator<Item = (Offset, Offset)>) -> Self {
+        let mut position = Self::new(next, end);
+        position.returned = open.into_iter().filter(|(from, to)| from < to && *to <= next).collect();
+        position.committed = position.low();
+        position
+    }
+
+    /// What comes next, and the ranges below it that are not done with, when there are any.
+    pub(super) fn gaps(&self) -> Option<(Offset, Vec<(Offset, Offset)>)> {
+        let open = self.outstanding.iter().chain(&self.returned).map(|(from, to)| (*from, *to));
+        let mut open: Vec<_> = open.collect();
+        open.sort_unstable();
+        (!open.is_empty()).then_some((self.next, open))
+    }
+
     /// The range to take from: what came back first, then what is new up to `high_watermark`.
     pub(super) fn available(&self, high_watermark: Offset) -> Option<(Offset, Offset)> {
         let returned = self.returned.first_key_value().map(|(from, to)| (*from, *to));
@@ -183,6 +199,13 @@ mod tests {
                     position.give_back(from);
                 }
                 prop_assert!((0..committed).all(|offset| delivered.contains(&offset)));
+                // Another process would go on where this one is.
+                if let Some((next, gaps)) = position.gaps() {
+                    let resumed = Position::resumed(next, None, gaps.clone());
+                    prop_assert_eq!(resumed.committed, committed);
+                    let is_open = |offset: &i64| gaps.iter().any(|(from, to)| (*from..*to).contains(offset));
+                    prop_assert!((0..next).all(|offset| delivered.contains(&offset) != is_open(&offset)));
+                }
             }
         }
     }

@@ -10,9 +10,9 @@ mod places;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use azulite_storage::Record;
 use azulite_storage::batch::{BatchError, BatchHeader};
 use azulite_storage::index::IndexError;
+use azulite_storage::{Done, Record};
 use bytes::Bytes;
 
 use super::model::Model;
@@ -22,9 +22,9 @@ use super::position::Position;
 use super::topic::TopicRef;
 use crate::broker::{
     AppendError, Broker, CommitOffsetsError, CommittedOffset, Epoch, GroupChanges, GroupPositions, GroupRecord, Offset,
-    OffsetChanges, Partition, PartitionNumber, ReadError, Records, Rewind, TopicPartition,
+    OffsetChanges, Partition, PartitionNumber, ReadError, Records, Rewind, TopicPartition, Value,
 };
-use places::{Next, Place, PlaceKey, State, SubscriptionState, TakenRange, move_along};
+use places::{Gaps, Next, Place, PlaceKey, State, SubscriptionState, TakenRange, move_along};
 
 /// Bytes read from one partition at once, at most, about.
 const READ_BYTES: usize = 1 << 20;
@@ -129,10 +129,12 @@ pub struct Candidate {
     pub value: Bytes,
     /// The record's key, if any.
     pub key: Option<Bytes>,
-    /// Where it lies.
-    pub partition: Arc<Partition>,
+    /// Where it lies; `None` for one that waited for this run.
+    pub partition: Option<Arc<Partition>>,
     /// Where in it.
     pub offset: Offset,
+    /// The subscription it was taken from.
+    pub queue: usize,
 }
 
 /// Ranges handed out of one reader. Dropped without [`Taken::delivered`], they are given back.
@@ -162,6 +164,27 @@ impl Taken {
     pub fn delivered(mut self) {
         let ranges = std::mem::take(&mut self.ranges);
         self.reader.acknowledge(&ranges);
+    }
+
+    /// A commit of these subscriptions failed: their positions are read anew, so that what was in it comes again.
+    pub fn reread(&self, queues: &BTreeSet<usize>) {
+        queues.iter().for_each(|queue| self.reader.begin_anew(*queue));
+    }
+
+    /// The subscriptions that something was taken from.
+    pub fn queues(&self) -> BTreeSet<usize> {
+        self.ranges.iter().map(|range| range.index).collect()
+    }
+
+    /// What was taken of one subscription is done with, in one commit with `values`. They come back when somebody else has
+    /// moved the positions, so that they cannot be committed together.
+    ///
+    /// # Errors
+    /// What was given; nothing has happened.
+    pub fn commit(&mut self, queue: usize, values: Vec<Value>, done: Done) -> Result<(), (Vec<Value>, Done)> {
+        let (of_queue, rest) = std::mem::take(&mut self.ranges).into_iter().partition(|range| range.index == queue);
+        self.ranges = rest;
+        self.reader.commit_ranges(queue, of_queue, values, done)
     }
 }
 
@@ -208,7 +231,8 @@ impl Reader {
             opening.pause = opening.pause.max(user.pause());
         }
         let state = self.lock();
-        let empty = state.subscriptions.iter().filter(|s| s.places.is_empty());
+        // Nobody has asked for those of other runs.
+        let empty = state.subscriptions.iter().filter(|s| s.places.is_empty() && s.flow != Flow::Error);
         Ok(empty.map(|s| s.flow).collect())
     }
 
@@ -249,7 +273,8 @@ impl Reader {
         let broker = &self.context.broker;
         let (log, positions) = (broker.log(), broker.positions(group));
         let offsets = log.group_offsets(group)?.into_keys().map(|place| (place, None)).collect();
-        let changes = GroupChanges { offsets, values: vec![GroupRecord::remove(group)], metadata: None };
+        let values = vec![GroupRecord::remove(group), (Gaps::key(group), None)];
+        let changes = GroupChanges { offsets, values, metadata: None };
         wait(|done| positions.overwrite(log.as_ref(), group, changes, done).map(|()| true))?;
         Ok(())
     }
@@ -378,6 +403,7 @@ impl Reader {
         let OpenedGroup { positions, epoch, rewind, known: known_places, is_new, mut record, mut changed, behind } =
             opened;
         let committed = log.group_offsets(group)?;
+        let gaps = if behind.is_none() { Gaps::read(log.as_ref(), group, rewind)? } else { None };
         let (mut changes, mut all_starts) = (OffsetChanges::new(), BTreeMap::new());
         let mut fresh = BTreeMap::new();
         for topic in log.topics().iter().filter(|topic| topics.matches(&topic.name, topic_prefix)) {
@@ -413,7 +439,9 @@ impl Reader {
                     changes.push((place.clone(), Some(committed_offset(next, now_ms))));
                 }
                 let end = ends.map(|ends| ends.get(&place.topic).and_then(|o| o.get(index)).copied().unwrap_or(first));
-                let position = Position::new(next, end);
+                let gap =
+                    gaps.as_ref().filter(|_| stored == Some(next)).and_then(|gaps| gaps.position(&place, next, end));
+                let position = gap.unwrap_or_else(|| Position::new(next, end));
                 let place = Place { partition: partition.clone(), model, position, record_bytes: RECORD_BYTES };
                 fresh.insert(place_key, place);
             }
@@ -437,7 +465,7 @@ impl Reader {
             }
         }
         if let Some(subscription) = self.lock().subscriptions.get_mut(index) {
-            subscription.open(epoch, rewind, fresh);
+            subscription.open(epoch, rewind, fresh, gaps.is_some());
         }
         Ok(Some(all_starts))
     }
@@ -460,6 +488,28 @@ impl Reader {
     /// # Errors
     /// [`ReaderError::Read`]; what was taken in this call has been given back.
     pub fn take(self: &Arc<Self>, count: usize, max_bytes: usize) -> Result<(Vec<Candidate>, Taken), ReaderError> {
+        self.take_of(None, count, max_bytes)
+    }
+
+    /// [`Reader::take`], from the one subscription of `flow` only.
+    ///
+    /// # Errors
+    /// As [`Reader::take`].
+    pub fn take_flow(
+        self: &Arc<Self>,
+        flow: Flow,
+        count: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Candidate>, Taken), ReaderError> {
+        self.take_of(Some(flow), count, max_bytes)
+    }
+
+    fn take_of(
+        self: &Arc<Self>,
+        flow: Option<Flow>,
+        count: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Candidate>, Taken), ReaderError> {
         let taken = Taken::nothing(self);
         let mut batch = Batch { candidates: Vec::new(), bytes: 0, read_bytes: 0, count, max_bytes, taken };
         {
@@ -468,7 +518,11 @@ impl Reader {
                 return Ok((batch.candidates, batch.taken));
             }
             self.refresh(&opening.user)?;
-            self.take_by_precedence(&mut batch)?;
+            match flow.map(|flow| self.wanted.iter().position(|wanted| wanted.flow == flow)) {
+                None => self.take_by_precedence(&mut batch)?,
+                Some(Some(index)) => self.take_from(index, &mut batch)?,
+                Some(None) => {}
+            }
         }
         Ok((batch.candidates, batch.taken))
     }
@@ -540,7 +594,7 @@ impl Reader {
                     Ok(record) => {
                         to = record.offset + 1;
                         records += 1;
-                        batch.add(model, &partition, record);
+                        batch.add(model, &partition, record, range.index);
                     }
                     // Stored as it was sent: no reader will ever get further, and what lies behind it is good.
                     Err(_) if batch.full() => break 'read,
@@ -549,7 +603,7 @@ impl Reader {
                         let TopicPartition { topic, partition: number } = &name.name;
                         tracing::warn!(topic, partition = number, first, last, %reason,
                             "records that a Kafka client sent cannot be read: they are left out");
-                        batch.add_unreadable(model, &partition, first);
+                        batch.add_unreadable(model, &partition, first, range.index);
                     }
                 }
             }
@@ -573,37 +627,75 @@ impl Reader {
         if state.closed {
             return;
         }
-        let mut moved: BTreeMap<usize, BTreeMap<PlaceKey, Offset>> = BTreeMap::new();
-        for range in ranges {
-            let place = state.place_of(range).filter(|place| !place.partition.is_gone());
-            if let Some(offset) = place.and_then(|place| place.position.done(range.from)) {
-                moved.entry(range.index).or_default().insert(range.name.clone(), offset);
-            }
+        let (moved, known) = done_with(&mut state, ranges);
+        for index in known {
+            let offsets = moved.get(&index).cloned().unwrap_or_default();
+            self.commit(&mut state, index, offsets);
         }
-        move_along(&mut state, &mut moved);
-        let now_ms = azulite_storage::clock::now_ms();
+    }
+
+    fn commit_ranges(
+        &self,
+        queue: usize,
+        ranges: Vec<TakenRange>,
+        mut values: Vec<Value>,
+        done: Done,
+    ) -> Result<(), (Vec<Value>, Done)> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err((values, done));
+        }
+        let (mut moved, known) = done_with(&mut state, &ranges);
+        let offsets = moved.remove(&queue).unwrap_or_default();
         for (index, offsets) in moved {
-            let Some((subscription, wanted)) = state.subscriptions.get(index).zip(self.wanted.get(index)) else {
-                continue;
-            };
-            let change = |(place, offset): (PlaceKey, _)| (place.name, Some(committed_offset(offset, now_ms)));
-            self.commit(subscription, &wanted.group, offsets.into_iter().map(change).collect());
+            self.commit(&mut state, index, offsets);
+        }
+        let own = state.subscriptions.get_mut(queue).zip(self.wanted.get(queue)).filter(|_| known.contains(&queue));
+        let Some((subscription, wanted)) = own else { return Err((values, done)) };
+        let Some(epoch) = subscription.epoch else { return Err((values, done)) };
+        let kept = values.clone();
+        values.extend(subscription.gaps(&wanted.group));
+        let changes = GroupChanges { offsets: offset_changes(offsets), values, metadata: None };
+        // It comes back out of a write that was not begun.
+        let slot = Arc::new(Mutex::new(Some(done)));
+        let called = slot.clone();
+        let take = |slot: &Mutex<Option<Done>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let done = Box::new(move |outcome| {
+            if let Some(done) = take(&called) {
+                done(outcome);
+            }
+        });
+        let log = self.context.broker.log();
+        match subscription.positions.write(epoch, log.as_ref(), &wanted.group, changes, done) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => match take(&slot) {
+                Some(done) => Err((kept, done)),
+                None => Ok(()),
+            },
         }
     }
 
     /// Queued under the reader's lock, so that positions reach the log in order. Left out when somebody else has moved
     /// them.
-    fn commit(&self, of: &SubscriptionState, group: &str, offsets: OffsetChanges) {
-        let Some(epoch) = of.epoch else { return };
-        let name = group.to_owned();
+    fn commit(&self, state: &mut State, index: usize, offsets: BTreeMap<PlaceKey, Offset>) {
+        let Some((subscription, wanted)) = state.subscriptions.get_mut(index).zip(self.wanted.get(index)) else {
+            return;
+        };
+        let Some(epoch) = subscription.epoch else { return };
+        let group = &wanted.group;
+        let values: Vec<Value> = subscription.gaps(group).into_iter().collect();
+        if offsets.is_empty() && values.is_empty() {
+            return;
+        }
+        let name = group.clone();
         let done = Box::new(move |outcome: Result<_, _>| {
             if let Err(error) = outcome {
                 tracing::error!(group = name, %error, "a group's position was not written; events will come again");
             }
         });
-        let changes = GroupChanges { offsets, ..GroupChanges::default() };
+        let changes = GroupChanges { offsets: offset_changes(offsets), values, metadata: None };
         let log = self.context.broker.log();
-        if let Err(error) = of.positions.write(epoch, log.as_ref(), group, changes, done) {
+        if let Err(error) = subscription.positions.write(epoch, log.as_ref(), group, changes, done) {
             tracing::error!(group, %error, "a group's position was not written; events will come again");
         }
     }
@@ -620,6 +712,29 @@ impl Reader {
         drop(state);
         self.context.broker.wake(&numbers);
     }
+}
+
+/// New durable positions by subscription and partition.
+type Moved = BTreeMap<usize, BTreeMap<PlaceKey, Offset>>;
+
+/// Takes note that ranges are done with: the positions that move, and the subscriptions they are of.
+fn done_with(state: &mut State, ranges: &[TakenRange]) -> (Moved, BTreeSet<usize>) {
+    let (mut moved, mut known) = (Moved::new(), BTreeSet::new());
+    for range in ranges {
+        let Some(place) = state.place_of(range).filter(|place| !place.partition.is_gone()) else { continue };
+        known.insert(range.index);
+        if let Some(offset) = place.position.done(range.from) {
+            moved.entry(range.index).or_default().insert(range.name.clone(), offset);
+        }
+    }
+    move_along(state, &mut moved);
+    known.extend(moved.keys());
+    (moved, known)
+}
+
+fn offset_changes(offsets: BTreeMap<PlaceKey, Offset>) -> OffsetChanges {
+    let now_ms = azulite_storage::clock::now_ms();
+    offsets.into_iter().map(|(place, offset)| (place.name, Some(committed_offset(offset, now_ms)))).collect()
 }
 
 /// What is known about a group that is being opened.
@@ -674,19 +789,19 @@ impl Batch {
         self.candidates.len() >= self.count || self.bytes >= self.max_bytes
     }
 
-    fn add(&mut self, model: Option<Model>, partition: &Arc<Partition>, record: Record) {
+    fn add(&mut self, model: Option<Model>, partition: &Arc<Partition>, record: Record, queue: usize) {
         let Record { offset, key, value, .. } = record;
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.bytes += value.len();
-            let partition = partition.clone();
-            self.candidates.push(Candidate { model, value, key, partition, offset });
+            let partition = Some(partition.clone());
+            self.candidates.push(Candidate { model, value, key, partition, offset, queue });
         }
     }
 
     /// What stands for records that cannot be read: it is counted as an event that is none.
-    fn add_unreadable(&mut self, model: Option<Model>, partition: &Arc<Partition>, offset: Offset) {
-        let partition = partition.clone();
-        self.candidates.push(Candidate { model, value: Bytes::new(), key: None, partition, offset });
+    fn add_unreadable(&mut self, model: Option<Model>, partition: &Arc<Partition>, offset: Offset, queue: usize) {
+        let partition = Some(partition.clone());
+        self.candidates.push(Candidate { model, value: Bytes::new(), key: None, partition, offset, queue });
     }
 }
 

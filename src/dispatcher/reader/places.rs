@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use azulite_storage::index::IndexError;
+use serde::{Deserialize, Serialize};
+
 use super::super::model::Model;
 use super::super::plugin_key::{Flow, Subscription};
 use super::super::position::Position;
 use super::super::topic::Action;
-use crate::broker::{Broker, Epoch, GroupPositions, Offset, Partition, PartitionNumber, Rewind, TopicPartition};
+use crate::broker::{
+    Broker, Epoch, GroupPositions, LogStore, Offset, Partition, PartitionNumber, Rewind, TopicPartition, Value,
+};
 
 /// One partition of one subscription.
 pub(super) struct Place {
@@ -46,6 +51,8 @@ pub(super) struct SubscriptionState {
     /// Which deliveries of the past count.
     pub(super) rewind: Rewind,
     pub(super) places: BTreeMap<PlaceKey, Place>,
+    /// Whether a row says that ranges below a position are open.
+    pub(super) gaps_written: bool,
     /// The partition that was read last: the others come first next time.
     pub(super) last: Option<PlaceKey>,
 }
@@ -73,6 +80,54 @@ pub(super) struct TakenRange {
     pub(super) from: Offset,
 }
 
+/// Ranges of one partition that a group has passed, but not done with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Gap {
+    topic: String,
+    partition: i32,
+    next: Offset,
+    open: Vec<(Offset, Offset)>,
+}
+
+/// Ranges that are kept of one partition at most; what lies behind more comes again after a restart.
+const MOST_GAPS: usize = 1000;
+
+impl Gap {
+    fn of(name: &TopicPartition, position: &Position) -> Option<Self> {
+        let (next, open) = position.gaps()?;
+        let (topic, partition) = (name.topic.clone(), name.partition);
+        (open.len() <= MOST_GAPS).then_some(Self { topic, partition, next, open })
+    }
+}
+
+/// What a group had passed without being done with it when its positions were last written, so that another process hands
+/// out again that and nothing else.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Gaps {
+    /// They mean nothing once somebody has moved the positions.
+    rewind: Option<[u8; 8]>,
+    places: Vec<Gap>,
+}
+
+impl Gaps {
+    pub(super) fn key(group: &str) -> Vec<u8> {
+        [b"gaps\0", group.as_bytes()].concat()
+    }
+
+    /// Those of a group whose positions nobody has moved since.
+    pub(super) fn read(log: &dyn LogStore, group: &str, rewind: Rewind) -> Result<Option<Self>, IndexError> {
+        let gaps = log.kv(&Self::key(group))?.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        Ok(gaps.filter(|gaps| gaps.rewind == rewind.as_bytes()))
+    }
+
+    /// Where a group goes on in one partition, when it was left there at `stored` with gaps.
+    pub(super) fn position(&self, name: &TopicPartition, stored: Offset, end: Option<Offset>) -> Option<Position> {
+        let gap = self.places.iter().find(|gap| gap.topic == name.topic && gap.partition == name.partition)?;
+        let first = gap.open.first().map(|(from, _)| *from);
+        (first == Some(stored)).then(|| Position::resumed(gap.next, end, gap.open.iter().copied()))
+    }
+}
+
 /// What is to be read next.
 pub(super) struct Next {
     pub(super) range: TakenRange,
@@ -94,6 +149,7 @@ impl State {
                 generation: 0,
                 rewind: Rewind::default(),
                 places: BTreeMap::new(),
+                gaps_written: false,
                 last: None,
             };
             self.subscriptions = wanted.iter().map(new).collect();
@@ -136,15 +192,27 @@ impl SubscriptionState {
     }
 
     /// Takes in places: all there are when it was to begin anew, else those made since.
-    pub(super) fn open(&mut self, epoch: Epoch, rewind: Rewind, places: BTreeMap<PlaceKey, Place>) {
+    pub(super) fn open(&mut self, epoch: Epoch, rewind: Rewind, places: BTreeMap<PlaceKey, Place>, gaps: bool) {
         if self.epoch.is_none() {
             self.places.clear();
             self.last = None;
         }
         self.epoch = Some(epoch);
         self.rewind = rewind;
+        self.gaps_written |= gaps;
         self.places.retain(|_, place| !place.partition.is_gone());
         self.places.extend(places);
+    }
+
+    /// The change that says which ranges below its positions are open; `None` when nothing is to be changed.
+    pub(super) fn gaps(&mut self, group: &str) -> Option<Value> {
+        let of_place = |(name, place): (&PlaceKey, &Place)| Gap::of(&name.name, &place.position);
+        let gaps = Gaps { rewind: self.rewind.as_bytes(), places: self.places.iter().filter_map(of_place).collect() };
+        let had = std::mem::replace(&mut self.gaps_written, !gaps.places.is_empty());
+        match gaps.places.is_empty() {
+            true => had.then(|| (Gaps::key(group), None)),
+            false => Some((Gaps::key(group), Some(serde_json::to_vec(&gaps).unwrap_or_default().into()))),
+        }
     }
 
     /// What is to be read next of it, the subscription `index`.
