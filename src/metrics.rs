@@ -288,6 +288,11 @@ metrics! {
     tracking: Gauges<1> = "dispatcher_events_redis_tracking", "Open tasks", gauges(["origin"], 0);
     tracking_control: Counters<1> = "dispatcher_events_redis_tracking_control", "Changes of open tasks",
         counters(["origin"], 0);
+    ledger: Gauges<2> = "azulite_ledger", "Events of active consumers: taken in, and what has become of them",
+        gauges(["consumer", "state"], 1);
+    leases: PlainGauge = "azulite_leases", "Events that active consumers work on", gauge();
+    lease_expired: PlainCounter = "azulite_lease_expired_total", "Leases that ended without a status", counter();
+    retries: Counters<1> = "azulite_retries_total", "Failed runs that another one follows", counters(["consumer"], 1);
     kafka_produced_bytes: Gauges<1> = "dispatcher_kafka_produced_message_bytes_total", "Bytes appended per topic",
         gauges(["topic"], 1);
     kafka_produced_errors: Counters<1> = "dispatcher_kafka_produced_message_error_total",
@@ -345,17 +350,17 @@ metrics! {
         "Records of the delete and insert topics that could not be used", counters(["topic", "reason"], 0);
     purge_tombstones: Counters<1> = "azulite_purge_tombstones_total",
         "Tombstones for purged events, by what became of them", counters(["result"], 0);
+    dead_letters: Gauges<2> = "azulite_dead_letters",
+        "Events that a consumer gave up, by the status of the last attempt; `requeued` for those put back",
+        gauges(["consumer", "status"], 2);
+    dead_letter_file_errors: PlainCounter = "azulite_dead_letter_file_errors_total",
+        "Tries to write or remove the file of a dead letter that failed", counter();
     worker_jobs: Counters<2> = "azulite_worker_jobs_total", "Jobs of built-in workers by how they ended",
         counters(["worker", "status"], 0);
     worker_job_time: Histograms<1> = "azulite_worker_job_seconds", "Seconds from the lease of a job to its end",
         histograms(["worker"], 0, &BUCKETS_B);
     worker_in_flight: Gauges<1> = "azulite_worker_in_flight", "Jobs that built-in workers have taken and not ended",
         gauges(["worker"], 0);
-    dead_letters: Gauges<2> = "azulite_dead_letters",
-        "Events that a consumer gave up, by the status of the last attempt; `requeued` for those put back",
-        gauges(["consumer", "status"], 2);
-    dead_letter_file_errors: PlainCounter = "azulite_dead_letter_file_errors_total",
-        "Tries to write or remove the file of a dead letter that failed", counter();
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
         histograms(["method", "result"], 0, &BUCKETS_C);
 }

@@ -18,8 +18,9 @@ use crate::admin::reprocess::{self, Hold, Jobs};
 use crate::broker::Broker;
 use crate::broker::groups::{self, Coordinator};
 use crate::broker::topic_config::ConfigMap;
-use crate::config::{ClampReplicationFactor, Config, Durability, LabelOption, SecurityLabels};
+use crate::config::{ClampReplicationFactor, Config, Delivery, Durability, LabelOption, SecurityLabels};
 use crate::dispatcher::labels::Labels;
+use crate::dispatcher::leases::{Policies, Policy};
 use crate::dispatcher::params::Limits;
 use crate::dispatcher::sources::{Source, SourceTopicConfig, Sources, retention};
 use crate::dispatcher::topic::{TopicDefaults, TopicOverride, TopicPlan};
@@ -143,7 +144,8 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
     let jobs = Arc::new(Jobs::new(dispatcher.broker().clone(), metrics.clone(), reprocess_options));
     let services = services(config, &store, &dispatcher, admin, &metrics, Arc::new(identifier));
     let reidentification = Arc::new(Reidentification::new(dispatcher.broker().clone(), services.streams.clone()));
-    let workers = Arc::new(start_workers(config, &services).map_err(start_error("a worker cannot be started"))?);
+    let workers =
+        Arc::new(start_workers(config, &services, &dispatcher).map_err(start_error("a worker cannot be started"))?);
     let services = Arc::new(Services {
         workers: Some(workers.clone()),
         readiness: Arc::new(Ready { workers: workers.clone(), ..Ready::new(&store, &dispatcher) }),
@@ -203,6 +205,7 @@ async fn serve(config: &Config) -> Result<(), ServeError> {
         reidentification.close();
         dispatcher.dead().close();
         dispatcher.save_caches();
+        dispatcher.release_own();
         log_files.iter().for_each(|files| files.close());
     });
     last.await.map_err(start_error("the caches could not be saved"))?;
@@ -477,7 +480,7 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
         historic_share: usize::try_from(events.historic_share).unwrap_or(usize::MAX),
         reader_idle_ms: i64::try_from(events.reader_idle.as_millis()).unwrap_or(i64::MAX),
         max_readers: 10_000,
-        lost_after_ms: i64::try_from(events.lost_tasks_after.as_millis()).unwrap_or(i64::MAX),
+        policies: policies(config),
         lost_check: events.lost_tasks_check,
         dead: dead_letters(config),
         log_files: None,
@@ -491,6 +494,22 @@ pub fn dispatcher_options(config: &Config) -> Result<dispatcher::Options, ServeE
             folder: Some(config.storage.data_dir.join("caches")),
         },
     })
+}
+
+/// Leases and retries of every consumer.
+fn policies(config: &Config) -> Policies {
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let policy = |delivery: &Delivery| Policy {
+        lease_ms: ms(delivery.lease),
+        lease_max_ms: ms(delivery.lease_max),
+        max_attempts: delivery.max_attempts,
+        retry_delay_ms: ms(delivery.retry_delay),
+        retry_backoff: delivery.retry_backoff,
+        retry_delay_max_ms: ms(delivery.retry_delay_max),
+    };
+    let common = &config.delivery;
+    let own = config.consumers.iter().map(|(name, consumer)| (name.clone(), policy(&consumer.over(common))));
+    Policies { common: policy(common), by_name: own.collect() }
 }
 
 /// Where dead letters are kept, and how long.
@@ -664,16 +683,18 @@ fn services(
 
 /// How long a lease lasts that nobody renews.
 pub(crate) fn lease_time(config: &Config) -> Duration {
-    config.events.lost_tasks_after
+    config.delivery.lease
 }
 
 /// The workers that the configuration switches on.
-fn start_workers(config: &Config, services: &Services) -> Result<Workers, String> {
-    let release: Release = Arc::new(|_: &[&str]| Err("this version cannot give leases back".to_owned()));
+fn start_workers(config: &Config, services: &Services, dispatcher: &Arc<Dispatcher>) -> Result<Workers, String> {
+    let dispatcher = dispatcher.clone();
+    let release: Release =
+        Arc::new(move |ids: &[&str]| dispatcher.release(ids).map(drop).map_err(|error| error.to_string()));
     let runtime = tokio::runtime::Handle::current();
-    let connect = |_in_process: bool| -> Arc<dyn Upstream> {
+    let connect = |in_process: bool| -> Arc<dyn Upstream> {
         let (hub, streams) = (services.hub.clone(), services.streams.clone());
-        Arc::new(LocalUpstream::new(hub, streams, release.clone(), runtime.clone()))
+        Arc::new(LocalUpstream::new(hub, streams, release.clone(), runtime.clone()).in_process(in_process))
     };
     let setting = Setting {
         config: &config.workers,
@@ -704,7 +725,12 @@ struct Ready {
 
 impl Ready {
     fn new(store: &Store, dispatcher: &Dispatcher) -> Self {
-        Self { store: store.clone(), warned: AtomicBool::new(false), workers: Arc::default(), dead: dispatcher.dead().clone() }
+        Self {
+            store: store.clone(),
+            warned: AtomicBool::new(false),
+            workers: Arc::default(),
+            dead: dispatcher.dead().clone(),
+        }
     }
 
     /// One line for each; a worker that is down is no reason to send clients away.

@@ -6,17 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::entity::About;
-use super::open_tasks::TaskView;
+use super::open_tasks::{TaskView, WaitingView};
 use super::scan::{DamagedRange, Flow};
 use super::{Admin, GroupSummary};
 use crate::broker::{CommittedOffset, GroupRecord, Offset, ReadError, TopicPartition};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::dead::Head;
 use crate::dispatcher::filter::{verdicts, why};
+use crate::dispatcher::leases;
 use crate::dispatcher::model::Event;
 use crate::dispatcher::plugin_key::{Flow as Queue, Subscription, subscriptions};
 use crate::dispatcher::registry::Listed;
-use crate::dispatcher::tasks;
 
 /// Events that are explained at most, and gaps that are listed.
 const MOST: usize = 1000;
@@ -26,6 +26,8 @@ const MOST_CONSUMERS: usize = 100;
 const MOST_FATES: usize = 10_000;
 /// Open tasks that are listed of one event at one plugin key.
 const MOST_TASKS: usize = 20;
+/// Waiting events of a consumer that are looked at for one event.
+const MOST_WAITING: usize = 10_000;
 
 /// The whole answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +101,9 @@ pub struct Fate {
     pub filters: Vec<FilteredBy>,
     /// Tasks of it that are open, the first few.
     pub tasks: Vec<TaskView>,
+    /// Where it waits for another run, the first few of those that are due first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingView>,
     /// Dead letters of it, of any version of the consumer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dead: Vec<Head>,
@@ -120,7 +125,7 @@ struct AskedQueue {
 /// One group beside one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// `expedite`, `live` or `historic`.
+    /// `expedite`, `error`, `live` or `historic`.
     pub subscription: String,
     /// The group.
     pub group: String,
@@ -275,6 +280,7 @@ impl Admin {
             groups: Vec::new(),
             filters: Vec::new(),
             tasks: Vec::new(),
+            waiting: Vec::new(),
             dead: dispatcher.dead().of_event(event.kafka_key(), &params.name)?,
         };
         let mut live_start = None;
@@ -307,9 +313,18 @@ impl Admin {
             verdicts(event, consumer).into_iter().map(filtered).collect()
         });
         let id = format!("{}.{}.{}.", event.kafka_key(), params.name, params.version);
-        tasks::each(self.broker.log().as_ref(), &id, |task| {
-            fate.tasks.push(task.into());
+        let log = self.broker.log().as_ref();
+        leases::each(log, &id, |lease| {
+            fate.tasks.push(lease.into());
             fate.tasks.len() < MOST_TASKS
+        })?;
+        let mut looked_at = 0;
+        leases::each_waiting(log, &params.name, &params.version, |waiting| {
+            looked_at += 1;
+            if waiting.work.kafka_key == event.kafka_key() {
+                fate.waiting.push(waiting.into());
+            }
+            fate.waiting.len() < MOST_TASKS && looked_at < MOST_WAITING
         })?;
         Ok(fate)
     }

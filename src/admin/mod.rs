@@ -41,7 +41,7 @@ pub use consumers::{ConsumerList, ConsumerView, DeploymentList, DeploymentView};
 pub use entity::{Finding, FoundEvent};
 pub use explain::{ExplainedConsumer, ExplainedEvent, Explanation, Fate, FilteredBy, Place, Standing};
 pub use groups::{DeletedGroup, GroupRefusal, GroupReset, MovedPosition, ResetGroup};
-pub use open_tasks::TaskView;
+pub use open_tasks::{TaskView, WaitingView};
 pub use scan::{DamagedRange, Flow};
 pub use topics::{AlterTopic, CreateTopic, TopicRefusal};
 pub use workers::WorkerList;

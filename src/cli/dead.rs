@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::args::{DeadCommand, Global, Which};
-use super::client::{Client, Payload, RequestError, encoded};
 use super::exit::Exit;
 use super::interrupt::Interrupt;
 use super::lost_tasks::age;
@@ -19,6 +18,7 @@ use super::output::{self, Refusal, Table, complain, printable};
 use super::target::{Opened, Target};
 use crate::admin::Admin;
 use crate::admin::dead::{DeadError, DeadList, DeadReport, DeadView, MOST, PurgeRequest, RequeueRequest};
+use crate::client::{Client, Payload, RequestError, encoded};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::dead::{After, Count, Filter, Head, TEXT_LIMIT};

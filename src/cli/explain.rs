@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::output::{self, Refusal, printable};
 use super::target::Target;
 use super::topics::no_such_api;
-use crate::admin::{ExplainedConsumer, ExplainedEvent, Explanation, Fate, Place};
+use crate::admin::{ExplainedConsumer, ExplainedEvent, Explanation, Fate, Place, WaitingView};
 use crate::client::encoded;
 use crate::config::Config;
 use crate::dispatcher::dead::Head;
@@ -87,7 +87,7 @@ fn print_event(event: &ExplainedEvent, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn print_fate(fate: &Fate, out: &mut impl Write) -> io::Result<()> {
-    let Fate { key, groups, filters, tasks, dead } = fate;
+    let Fate { key, groups, filters, tasks, waiting, dead } = fate;
     let key = printable(key);
     if groups.is_empty() {
         writeln!(out, "  {key}: does not read this topic")?;
@@ -105,7 +105,17 @@ fn print_fate(fate: &Fate, out: &mut impl Write) -> io::Result<()> {
     if filters.is_empty() {
         writeln!(out, "    no filter drops it")?;
     }
-    tasks.iter().try_for_each(|task| writeln!(out, "    open task {}", printable(&task.id)))?;
+    let now_ms = azulite_storage::clock::now_ms();
+    for task in tasks {
+        // What is left of a lease is as old as it will be at its end.
+        let left = super::lost_tasks::age(task.until_ms, now_ms);
+        writeln!(out, "    open task {}, attempt {}, ends in {left}", printable(&task.id), task.attempt + 1)?;
+    }
+    for WaitingView { attempt, due_ms, held_by } in waiting {
+        let due = super::lost_tasks::age(*due_ms, now_ms);
+        let held = if held_by.is_empty() { String::new() } else { format!(", kept back by {}", printable(held_by)) };
+        writeln!(out, "    waits for attempt {}, due in {due}{held}", attempt + 1)?;
+    }
     dead.iter().try_for_each(|head| print_dead(head, out))
 }
 
@@ -152,6 +162,7 @@ mod tests {
             }],
             filters: vec![FilteredBy { filter: "F-x".into(), because }],
             tasks: Vec::new(),
+            waiting: Vec::new(),
             dead: Vec::new(),
         };
         let event = ExplainedEvent {

@@ -11,7 +11,7 @@ use super::target::Target;
 use crate::admin::TaskView;
 use crate::client::{Payload, encoded};
 use crate::config::Config;
-use crate::dispatcher::tasks::{Ends, Looked};
+use crate::dispatcher::leases::{Ends, Looked};
 
 /// Tasks that are listed at most; all of them are counted.
 const MOST: usize = 10_000;
@@ -73,7 +73,7 @@ fn report(global: &Global, config: &Config, args: &LostTasks) -> Result<Exit, Re
 /// Ends tasks in a store that no server has open.
 fn release(config: &Config, store: &super::target::Opened, plugin: Option<&str>) -> Result<Looked, Refusal> {
     let dispatcher = store.dispatcher(config)?;
-    let ends = Ends { silent_since_ms: None, name: plugin.map(str::to_owned) };
+    let ends = Ends { by_ms: None, name: plugin.map(str::to_owned) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(dispatcher.look_for_lost_tasks(&ends, dispatcher.now_ms()));
     ended.map_err(|error| Refusal::failed(format!("the tasks cannot be ended: {error}")))
@@ -86,10 +86,12 @@ fn print(global: &Global, report: &Report) -> Result<(), Refusal> {
         return Ok(());
     }
     let now_ms = azulite_storage::clock::now_ms();
-    let mut table = Table::new(&["PLUGIN", "VERSION", "ENTITY", "AGE", "SILENT", "TASK"]);
+    let mut table = Table::new(&["PLUGIN", "VERSION", "ENTITY", "AGE", "SILENT", "LEFT", "ATTEMPT", "TASK"]);
     for task in &report.tasks {
         let text = |text: &str| printable(text).into_owned();
-        let ages = [age(now_ms, task.since_ms), age(now_ms, task.heard_ms)];
+        // What is left of the lease is as old as it will be then.
+        let left = age(task.until_ms, now_ms);
+        let ages = [age(now_ms, task.since_ms), age(now_ms, task.heard_ms), left, task.attempt.to_string()];
         table.row(
             [text(&task.name), text(&task.version), text(&task.sha256)].into_iter().chain(ages).chain([text(&task.id)]),
         );

@@ -74,10 +74,10 @@ pub fn main() -> Exit {
         Command::Events(args) => with_config(&cli, |loaded| events::run(&cli.global, &loaded.config, &args.command)),
         Command::Explain(args) => with_config(&cli, |loaded| explain::run(&cli.global, &loaded.config, args)),
         Command::LostTasks(args) => with_config(&cli, |loaded| lost_tasks::run(&cli.global, &loaded.config, args)),
-        Command::Worker(args) => with_config(&cli, |loaded| worker::run(&loaded.config, args)),
-        Command::Workers => with_config(&cli, |loaded| worker::list(&cli.global, &loaded.config)),
         Command::Dead(args) => with_config(&cli, |loaded| dead::run(&cli.global, &loaded.config, &args.command)),
         Command::Retry(args) => with_config(&cli, |loaded| retry::run(&cli.global, &loaded.config, args)),
+        Command::Worker(args) => with_config(&cli, |loaded| worker::run(&loaded.config, args)),
+        Command::Workers => with_config(&cli, |loaded| worker::list(&cli.global, &loaded.config)),
         Command::Scanner(args) => scanner::run(args),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }
@@ -99,6 +99,7 @@ fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
         BenchCommand::Identify { paths, jobs, repetitions } => bench::identify(paths, *jobs, *repetitions, shown, out),
         BenchCommand::Blobs(args) => bench::blobs::run(args, data_dir, shown, out),
         BenchCommand::Events(args) => bench::events::run(args, shown, out),
+        BenchCommand::Leases(args) => bench::leases::run(args, shown, out),
         BenchCommand::Kafka(args) => bench::kafka::run(&args.into(), shown, out),
     };
     match measured {

@@ -1,12 +1,12 @@
 //! `azulite retry`: an entity is run again, whatever came of the last run.
 
 use super::args::{Global, Retry};
-use super::client::{Payload, encoded};
 use super::dead::{refusal, tell};
 use super::exit::Exit;
 use super::output::{self, Refusal};
 use super::target::Target;
 use crate::admin::dead::DeadReport;
+use crate::client::{Payload, encoded};
 use crate::config::Config;
 
 /// Puts back what `args` name.

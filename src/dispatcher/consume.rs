@@ -14,13 +14,13 @@ use super::fetch_memory::Place;
 use super::filter::duplicates::{self, Asking, Mark};
 use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE, previously_deleted};
 use super::hub::{Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest};
+use super::leases::{Due, From, HandedOut, KeptBack, NewLease, Place as StoredPlace, Waiting, Work};
 use super::model::{self, Event, EventIn, EventOf, Model};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::purge::{PurgeKind, Purged};
 use super::reader::{Candidate, Reader, ReaderError, Taken, User};
 use super::replay::{self, NotReplayed, Replayer};
-use super::tasks::{HandedOut, OpenTask};
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 use crate::log_files::{EventLine, Excerpt};
 
@@ -28,8 +28,12 @@ use crate::log_files::{EventLine, Excerpt};
 const NO_ID: FilterKey = FilterKey { stage: "RaiseDequeuedStatus", reason: "error_no_id" };
 /// Filter stage and reason of a task that was answered with an earlier result.
 const REPLAYED: FilterKey = FilterKey { stage: replay::STAGE, reason: replay::CACHED };
+/// Why an event is not run again whose record has been removed, or has given way to a newer one of its key.
+const GONE: &str = "its record has gone from its topic";
 /// The longest one sweep without waiting (`deadline=0`) goes on while everything is filtered.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The longest wait for an event that is due later; then it is looked again.
+const DUE_WAIT: Duration = Duration::from_secs(3600);
 /// When another try makes sense after an overload.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -39,8 +43,10 @@ const PASS_BYTES: usize = 2 << 20;
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// What one request has gathered so far.
 struct Gathered {
-    /// The tasks that are to be made of the events.
-    tasks: Vec<OpenTask>,
+    /// The leases that are to be made of the events.
+    tasks: Vec<NewLease>,
+    /// Those of them that waited, and others, which nobody else gets meanwhile.
+    due: Option<Due>,
     /// How many events go out.
     count: usize,
     /// The events as they go out, of each pass that found some.
@@ -66,6 +72,8 @@ struct Item<'a> {
 struct Begun {
     reader: Arc<Reader>,
     waiter: Waiter,
+    /// Changes when an event may be due for another run.
+    due: Option<watch::Receiver<()>>,
     not_ready: Vec<Flow>,
     /// The first pass, where there was room for it; `None` in it when plugins are paused.
     first: Option<Option<(bool, Gathered)>>,
@@ -82,11 +90,11 @@ pub(super) async fn get(dispatcher: Arc<Dispatcher>, request: GetRequest) -> Res
     if params.filter_ignored {
         tracing::info!(name = params.name, "the parameter `filter` of old releases has no meaning any more");
     }
-    let GetRequest { task, user_agent, .. } = request;
+    let GetRequest { task, user_agent, in_process, .. } = request;
     let (log, now_ms) = (dispatcher.broker.log().as_ref(), dispatcher.now_ms());
     dispatcher.registry.register(log, &params, task, &user_agent, now_ms);
     let beginnings = dispatcher.pause.beginnings();
-    let request = Arc::new(Gather { dispatcher, params, task, user_agent, gathered: Mutex::default() });
+    let request = Arc::new(Gather { dispatcher, params, task, user_agent, in_process, gathered: Mutex::default() });
     if request.is_paused() {
         return Ok(request.paused());
     }
@@ -103,6 +111,7 @@ struct Gather {
     params: GetParams,
     task: bool,
     user_agent: String,
+    in_process: bool,
     /// What the passes so far have gathered, for the duplicate filter; empty without it.
     gathered: Mutex<HashSet<Mark>>,
 }
@@ -135,6 +144,7 @@ impl Gather {
     async fn begin(self: Arc<Self>) -> Result<Begun, GetError> {
         blocking(move || {
             let (reader, waiter, not_ready) = self.open(self.params.reset)?;
+            let due = self.makes_tasks().then(|| self.watch_due());
             // Behind what waits for the disk.
             let place = self.dispatcher.memory.place_now();
             let GetParams { name, version, model, count, .. } = &self.params;
@@ -144,7 +154,7 @@ impl Gather {
             let started = Instant::now();
             let room = self.dispatcher.options.fetch_max_bytes;
             let first = place.map(|place| self.pass(&reader, *count, room, place)).transpose()?;
-            Ok(Begun { reader, waiter, not_ready, first, started })
+            Ok(Begun { reader, waiter, due, not_ready, first, started })
         })
         .await
     }
@@ -191,17 +201,32 @@ impl Gather {
         multipart(&info, self.params.avro, Vec::new(), None)
     }
 
-    /// Writes down the tasks that are about to be handed out.
-    async fn open_tasks(self: Arc<Self>, gathered: Gathered) -> Result<(Option<HandedOut>, Gathered), GetError> {
+    /// Leases what is about to be handed out.
+    async fn open_tasks(self: Arc<Self>, mut gathered: Gathered) -> Result<(Option<HandedOut>, Gathered), GetError> {
         if gathered.tasks.is_empty() {
             return Ok((None, gathered));
         }
         blocking(move || {
-            let tasks = self.dispatcher.open_tasks(&gathered.tasks);
+            let new = std::mem::take(&mut gathered.tasks);
+            let tasks = self.dispatcher.hand_out(new, &mut gathered.taken, self.in_process);
             let tasks = tasks.map_err(|error| ReaderError::Commit(CommitOffsetsError::Append(error)))?;
+            // From here on they are in rows of another kind.
+            gathered.due = None;
             Ok((tasks, gathered))
         })
         .await
+    }
+
+    fn watch_due(&self) -> watch::Receiver<()> {
+        let Self { dispatcher, params, .. } = self;
+        dispatcher.leases().watch(dispatcher.broker.log().as_ref(), &params.name, &params.version)
+    }
+
+    /// In how many milliseconds an event may be due for another run; not positive when one may be now.
+    fn due_in_ms(&self) -> i64 {
+        let Self { dispatcher, params, .. } = self;
+        let due_ms = dispatcher.leases().next_due_ms(dispatcher.broker.log().as_ref(), &params.name, &params.version);
+        due_ms.saturating_sub(dispatcher.now_ms())
     }
 
     /// The loop of events.md 5.4, with wake-ups in place of polls. `None` when plugins are paused.
@@ -210,7 +235,7 @@ impl Gather {
         begun: Begun,
         mut beginnings: watch::Receiver<u64>,
     ) -> Result<Option<Gathered>, GetError> {
-        let Begun { mut reader, mut waiter, mut first, started, .. } = begun;
+        let Begun { mut reader, mut waiter, mut due, mut first, started, .. } = begun;
         let no_wait = self.params.deadline.is_zero();
         let end = started + if no_wait { SWEEP } else { self.params.deadline };
         let mut gathered = Gathered::nothing(Taken::nothing(&reader));
@@ -259,7 +284,7 @@ impl Gather {
             if no_wait || over {
                 break;
             }
-            if !self.wait(&waiter, &mut beginnings, end, gathered.count > 0).await? {
+            if !self.wait(&waiter, due.as_mut(), &mut beginnings, end, gathered.count > 0).await? {
                 break;
             }
             if !reader.is_current() {
@@ -298,6 +323,7 @@ impl Gather {
     async fn wait(
         &self,
         waiter: &Waiter,
+        due: Option<&mut watch::Receiver<()>>,
         beginnings: &mut watch::Receiver<u64>,
         end: Instant,
         has_some: bool,
@@ -306,9 +332,18 @@ impl Gather {
             return if has_some { Ok(false) } else { Err(GetError::Overloaded { retry_after: RETRY_AFTER }) };
         };
         let memory = &self.dispatcher.memory;
+        let is_due = async {
+            let Some(due) = due else { return std::future::pending().await };
+            let due_in = Duration::from_millis(u64::try_from(self.due_in_ms()).unwrap_or(0)).min(DUE_WAIT);
+            tokio::select! {
+                changed = due.changed() => if changed.is_err() { std::future::pending().await },
+                () = tokio::time::sleep(due_in) => {}
+            }
+        };
         tokio::select! {
             () = memory.is_short(), if has_some => Ok(false),
             () = waiter.woken() => Ok(true),
+            () = is_due => Ok(true),
             Ok(()) = beginnings.changed(), if self.task => Ok(true),
             () = tokio::time::sleep_until(end.into()) => Ok(false),
             () = self.dispatcher.stopping.cancelled() => Ok(false),
@@ -323,7 +358,24 @@ impl Gather {
         max_bytes: usize,
         mut place: Place,
     ) -> Result<Option<(bool, Gathered)>, ReaderError> {
-        let (candidates, taken) = reader.take(count, max_bytes.min(PASS_BYTES))?;
+        let max_bytes = max_bytes.min(PASS_BYTES);
+        let mut taken = None;
+        if self.makes_tasks() && self.due_in_ms() <= 0 {
+            // They are before all others but expedited ones.
+            let (candidates, expedited) = reader.take_flow(Flow::Expedite, count, max_bytes)?;
+            match expedited.is_empty() {
+                false => taken = Some((candidates, expedited)),
+                true if self.is_paused() => return Ok(None),
+                true => match self.pass_waiting(reader, count, max_bytes, place)? {
+                    Ok(gathered) => return Ok(Some((true, gathered))),
+                    Err(unused) => place = unused,
+                },
+            }
+        }
+        let (candidates, taken) = match taken {
+            Some(taken) => taken,
+            None => reader.take(count, max_bytes)?,
+        };
         // Behind the look at the log: what came with the request for a pause is given back.
         if self.is_paused() {
             return Ok(None);
@@ -356,7 +408,7 @@ impl Gather {
         }
         if self.makes_tasks() {
             self.replay(&mut items, &mut gathered.counts, &mut place, now_ms);
-            self.raise_dequeued(&mut items, &mut gathered.counts, now_ms / 1000);
+            self.raise_dequeued(&mut items, &mut gathered.counts, now_ms / 1000)?;
         }
         if duplicates.is_some() {
             earlier.extend(duplicates::marks((&self.params, rewind), items.iter().map(|item| &item.event)));
@@ -371,8 +423,7 @@ impl Gather {
             gathered.parts.push(encoded);
         }
         if self.makes_tasks() {
-            let task = |item: Item<'_>| OpenTask::of(item.event, &self.params, now_ms);
-            gathered.tasks = items.into_iter().filter_map(task).collect();
+            gathered.tasks = items.into_iter().filter_map(|item| self.new_lease(item)).collect();
         }
         self.dispatcher.memory.fit(&mut place.room, gathered.bytes);
         gathered.room = Some(place.room);
@@ -411,11 +462,11 @@ impl Gather {
             let Candidate { key, partition, offset, .. } = candidate.clone();
             // Under another record key than its own, other events may lie.
             let for_good = kind == PurgeKind::Id && key.as_deref() == Some(event.kafka_key().as_bytes());
-            Purged { partition, offset, key, for_good }
+            Some(Purged { partition: partition?, offset, key, for_good })
         };
         let failed = match purged.is_empty() {
             true => 0,
-            false => self.dispatcher.burial.bury(purged.into_iter().map(record).collect(), now_ms),
+            false => self.dispatcher.burial.bury(purged.into_iter().filter_map(record).collect(), now_ms),
         };
         (0..failed).for_each(|_| counts.add(previously_deleted::ERROR));
         (failed..total).for_each(|_| counts.add(previously_deleted::DELETED));
@@ -473,25 +524,133 @@ impl Gather {
     }
 
     /// Marks events as tasks (5.5.8).
-    fn raise_dequeued(&self, items: &mut Vec<Item<'_>>, counts: &mut FilterCounts, now_secs: i64) {
-        let GetParams { name, version, .. } = &self.params;
-        items.retain_mut(|Item { event, plain, .. }| match event {
-            EventOf::Binary(binary) if binary.kafka_key.is_empty() => {
+    fn raise_dequeued(
+        &self,
+        items: &mut Vec<Item<'_>>,
+        counts: &mut FilterCounts,
+        now_secs: i64,
+    ) -> Result<(), ReaderError> {
+        items.retain(|Item { event, .. }| {
+            let no_id = matches!(event, EventOf::Binary(binary) if binary.kafka_key.is_empty());
+            if no_id {
                 counts.add(NO_ID);
-                false
             }
-            EventOf::Binary(binary) => {
-                binary.dequeued = Cow::Owned(format!("{}.{name}.{version}.{now_secs}", binary.kafka_key));
-                *plain = false;
-                true
-            }
-            EventOf::Delete(_)
-            | EventOf::Download(_)
-            | EventOf::Insert(_)
-            | EventOf::Plugin(_)
-            | EventOf::Retrohunt(_)
-            | EventOf::Status(_) => true,
+            !no_id
         });
+        let GetParams { name, version, .. } = &self.params;
+        let beginning = |item: &Item<'_>| format!("{}.{name}.{version}", item.event.kafka_key());
+        let beginnings = items.iter().map(beginning).collect();
+        let log = self.dispatcher.broker.log().as_ref();
+        let ids = self.dispatcher.leases().ids(log, beginnings, now_secs)?;
+        for (Item { event, plain, .. }, id) in items.iter_mut().zip(ids) {
+            if let EventOf::Binary(binary) = event {
+                binary.dequeued = Cow::Owned(id);
+                *plain = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// The lease of an event taken from the log.
+    fn new_lease(&self, Item { event, candidate, .. }: Item<'_>) -> Option<NewLease> {
+        let EventOf::Binary(binary) = &event else { return None };
+        let id = binary.dequeued.to_string();
+        let name = candidate.partition.as_ref()?.name();
+        let place = StoredPlace { topic: name.topic.clone(), partition: name.partition, offset: candidate.offset };
+        let work = Work::of(event, &self.params.name, &self.params.version, Some(place))?;
+        Some(NewLease { id, work, from: From::Queue(candidate.queue) })
+    }
+
+    /// Takes events that are due for another run. The place comes back when there are none.
+    fn pass_waiting(
+        &self,
+        reader: &Arc<Reader>,
+        count: usize,
+        max_bytes: usize,
+        mut place: Place,
+    ) -> Result<Result<Gathered, Place>, ReaderError> {
+        let (dispatcher, GetParams { name, version, .. }) = (&self.dispatcher, &self.params);
+        let (log, now_ms) = (dispatcher.broker.log().as_ref(), dispatcher.now_ms());
+        let (rows, due) = dispatcher.leases().take_due(log, (name, version), now_ms, count)?;
+        if rows.is_empty() {
+            return Ok(Err(place));
+        }
+        dispatcher.purges.catch_up()?;
+        let mut gathered = Gathered::nothing(Taken::nothing(reader));
+        let (mut waiting, mut kept, mut candidates) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for row in rows {
+            // What does not fit stays.
+            if bytes >= max_bytes {
+                break;
+            }
+            match dispatcher.stored_event(&row.work) {
+                Some(value) => {
+                    bytes += value.len();
+                    candidates.push(candidate_of(value, waiting.len()));
+                    waiting.push(row);
+                }
+                None => kept.push(KeptBack { waiting: row, why: GONE.to_owned(), for_good: true }),
+            }
+        }
+        let mut items = self.admit(&candidates, &waiting, &mut gathered.counts, &mut kept, now_ms);
+        if let Err(error) = place.without_turn(|| dispatcher.end_kept_back(kept, now_ms)) {
+            tracing::warn!(%error, "events that are not run again were not seen to");
+        }
+        self.raise_dequeued(&mut items, &mut gathered.counts, now_ms / 1000)?;
+        let row_of = |candidate: &Candidate| waiting.get(usize::try_from(candidate.offset).unwrap_or(usize::MAX));
+        for item in &mut items {
+            if let (EventOf::Binary(binary), Some(row)) = (&mut item.event, row_of(item.candidate)) {
+                binary.retries = binary.retries.max(row.work.attempt);
+            }
+        }
+        gathered.count = items.len();
+        if gathered.count > 0 {
+            let encoded = self.encode(&items);
+            gathered.bytes = encoded.len();
+            gathered.parts.push(encoded);
+        }
+        let lease = |Item { event, candidate, .. }: Item<'_>| {
+            let (EventOf::Binary(binary), row) = (event, row_of(candidate)?.clone()) else { return None };
+            Some(NewLease {
+                id: binary.dequeued.into_owned(),
+                work: row.work.clone(),
+                from: From::Waiting(Box::new(row)),
+            })
+        };
+        gathered.tasks = items.into_iter().filter_map(lease).collect();
+        gathered.due = Some(due);
+        dispatcher.memory.fit(&mut place.room, gathered.bytes);
+        gathered.room = Some(place.room);
+        Ok(Ok(gathered))
+    }
+
+    /// Events that waited, filtered one by one: what keeps one back is noted with it.
+    fn admit<'a>(
+        &self,
+        candidates: &'a [Candidate],
+        waiting: &[Waiting],
+        counts: &mut FilterCounts,
+        kept: &mut Vec<KeptBack>,
+        now_ms: i64,
+    ) -> Vec<Item<'a>> {
+        let mut admitted = Vec::with_capacity(candidates.len());
+        self.dispatcher.for_consumer(&self.params, self.task, now_ms, |consumer| {
+            for (candidate, row) in candidates.iter().zip(waiting) {
+                let mut own = FilterCounts::default();
+                let mut one = self.decode(std::slice::from_ref(candidate), &mut own);
+                if !filter::consume(&mut one, |item| &item.event, consumer, &mut own).is_empty() {
+                    own.add(previously_deleted::DELETED);
+                }
+                admitted.append(&mut one);
+                for (key, _) in own.iter() {
+                    counts.add(key);
+                    let for_good = [previously_deleted::STAGE, filter::ageoff::STAGE].contains(&key.stage);
+                    kept.push(KeptBack { waiting: row.clone(), why: key.to_string(), for_good });
+                }
+            }
+        });
+        admitted
     }
 
     fn answer(&self, gathered: Gathered, tasks: Option<HandedOut>, not_ready: &[Flow]) -> GetAnswer {
@@ -513,6 +672,12 @@ impl Gather {
         metrics.consume_duration.observe(["metadata"], started.elapsed());
         answer
     }
+}
+
+/// An event that waited, as if it had just been read; its offset is its number among those.
+fn candidate_of(value: Bytes, number: usize) -> Candidate {
+    let offset = i64::try_from(number).unwrap_or(i64::MAX);
+    Candidate { model: Some(Model::Binary), value, key: None, partition: None, offset, queue: usize::MAX }
 }
 
 /// The answer with these parts of events in it, each as [`Gather::encode`] makes it.
@@ -545,6 +710,7 @@ impl Gathered {
     fn nothing(taken: Taken) -> Self {
         Self {
             tasks: Vec::new(),
+            due: None,
             count: 0,
             parts: Vec::new(),
             bytes: 0,
@@ -564,6 +730,10 @@ impl Gathered {
             (0..count).for_each(|_| self.counts.add(key));
         }
         self.taken.join(pass.taken);
+        match (&mut self.due, pass.due) {
+            (Some(due), Some(more)) => due.join(more),
+            (due, more) => *due = due.take().or(more),
+        }
         match (&mut self.room, pass.room) {
             (Some(room), Some(more)) => room.merge(more),
             (room, more) => *room = room.take().or(more),
@@ -574,7 +744,6 @@ impl Gathered {
 /// Moves the positions once the client has the answer, and remembers that it has; without that the tasks in it never
 /// were.
 struct Positions {
-    // Before the events are free for others: a task of the same second would have the same id.
     tasks: Option<HandedOut>,
     taken: Taken,
     marks: Vec<Mark>,

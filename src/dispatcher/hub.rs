@@ -87,6 +87,8 @@ pub struct GetRequest {
     pub query: Vec<(String, String)>,
     /// `User-Agent`, empty when there was none.
     pub user_agent: String,
+    /// From a worker inside this process, whose running jobs end with it.
+    pub in_process: bool,
 }
 
 /// Answer to a fetch request.

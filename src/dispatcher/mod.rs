@@ -30,7 +30,6 @@ pub mod replay;
 mod simulate;
 mod snapshot;
 pub mod sources;
-pub mod tasks;
 pub mod topic;
 mod upkeep;
 
@@ -53,6 +52,7 @@ use filter::Consumer;
 use follower::Follower;
 use hub::{GetAnswer, GetError, GetRequest, Hub, PostAnswer, PostError, PostRequest, SimulateError, SimulateRequest};
 use inserts::{CopyStreams, Inserts};
+use leases::{Leases, Policies};
 use model::{Model, Timestamp};
 use params::{GetParams, PostParams};
 use pause::Pause;
@@ -60,7 +60,6 @@ use purge::{Burial, PurgeOrders};
 use readers::Readers;
 use registry::Registry;
 use sources::Sources;
-use tasks::Tasks;
 use topic::{TopicPlan, TopicSpec};
 
 /// What the dispatcher is told by the configuration.
@@ -98,9 +97,9 @@ pub struct Options {
     pub log_files: Option<Arc<LogFiles>>,
     /// Caches that save work.
     pub caches: caches::Options,
-    /// A task whose consumer was not heard of for so many milliseconds is lost.
-    pub lost_after_ms: i64,
-    /// How often lost tasks are looked for.
+    /// Leases and retries.
+    pub policies: Policies,
+    /// For how long after the start leases do not end by themselves, and how often they are looked at at least.
     pub lost_check: Duration,
     /// What becomes of events that consumers could not work on.
     pub dead: dead::Options,
@@ -140,7 +139,7 @@ pub struct Dispatcher {
     clock: Clock,
     registry: Registry,
     pause: Pause,
-    tasks: Arc<Tasks>,
+    leases: Arc<Leases>,
     dead: Arc<DeadLetters>,
 }
 
@@ -209,6 +208,8 @@ impl Dispatcher {
         let log = broker.log().as_ref();
         let registry = Registry::load(log, &options.limits)?;
         let pause = Pause::load(log, &options.topic_prefix, (clock.0)())?;
+        let leases = Leases::load(log, options.policies.clone(), broker.new_lane(), metrics.clone())?;
+        let leases = Arc::new(leases);
         let dead =
             Arc::new(DeadLetters::load(broker.clone(), &options.topic_prefix, options.dead.clone(), metrics.clone())?);
         let this = Self {
@@ -227,10 +228,11 @@ impl Dispatcher {
             clock,
             registry,
             pause,
-            tasks: Arc::default(),
+            leases,
             dead,
         };
         this.follow()?;
+        this.release_undelivered()?;
         Ok(this)
     }
 
@@ -311,7 +313,7 @@ impl Dispatcher {
         &self.registry
     }
 
-    /// Events that consumers could not work on.
+    /// Dead letters.
     pub fn dead(&self) -> &Arc<DeadLetters> {
         &self.dead
     }

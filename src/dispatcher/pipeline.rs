@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::filter::{ageoff, previously_deleted};
 use super::inserts::{self, Inserts};
+use super::leases::Attempt;
 use super::model::{self, BinaryEvent, Event, Flags, Model, StatusEvent, Timestamp};
 use super::purge::PurgeOrders;
 use super::replay::{self, Completion, ReplayCache};
@@ -87,12 +88,60 @@ impl Drops {
 }
 
 /// A task that a posted status closes, to be forgotten once the status is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClosedTask {
     /// The task id the consumer was given.
     pub dequeued: String,
+    /// The key of the event that it is about.
+    pub kafka_key: String,
     /// The status that closes it.
     pub status: String,
+    /// What the status says of an error.
+    pub error: String,
+    /// What else it says.
+    pub message: String,
+    /// Seconds that the run took, as it says.
+    pub runtime: f64,
+    /// What it says of runs that the consumer has made by itself: there is to be no other one.
+    pub letter: Option<Box<OwnLetter>>,
+}
+
+/// What a consumer that tries again by itself says of an event in the end: the member `dead_letter` of
+/// `entity.input.entity.info`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OwnLetter {
+    /// The part of its work that failed.
+    pub stage: String,
+    /// Its runs.
+    pub attempts: Vec<Attempt>,
+    /// What helps to understand them.
+    pub context: serde_json::Value,
+}
+
+impl OwnLetter {
+    /// That of a status, if it has one. What is of another type than it should be is left out.
+    fn of(info: &[u8]) -> Option<Box<Self>> {
+        const MEMBER: &str = "dead_letter";
+        memchr::memmem::find(info, MEMBER.as_bytes())?;
+        let mut info: serde_json::Value = serde_json::from_slice(info).ok()?;
+        let letter = info.get_mut(MEMBER).filter(|letter| letter.is_object())?;
+        let text = |value: &serde_json::Value, name: &str| {
+            value.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let attempt = |value: &serde_json::Value| Attempt {
+            time_ms: Timestamp::parse(&text(value, "time")).map(Timestamp::millis).unwrap_or_default(),
+            status: text(value, "status"),
+            error: text(value, "error"),
+            message: text(value, "message"),
+            runtime: value.get("runtime").and_then(serde_json::Value::as_f64).unwrap_or_default(),
+        };
+        let attempts = letter.get("attempts").and_then(serde_json::Value::as_array);
+        Some(Box::new(Self {
+            stage: text(letter, "stage"),
+            attempts: attempts.into_iter().flatten().map(attempt).collect(),
+            context: letter.get_mut("context").map(serde_json::Value::take).unwrap_or_default(),
+        }))
+    }
 }
 
 /// A completed run, for the metric `dispatcher_processing_time_seconds`.
@@ -219,7 +268,19 @@ impl Pipeline<'_> {
 fn closed_task(status: &StatusEvent) -> Option<ClosedTask> {
     let entity = &status.entity;
     let closes = !IN_PROGRESS.contains(&entity.status.as_str()) && !entity.input.dequeued.is_empty();
-    closes.then(|| ClosedTask { dequeued: entity.input.dequeued.clone(), status: entity.status.clone() })
+    closes.then(|| ClosedTask {
+        dequeued: entity.input.dequeued.clone(),
+        kafka_key: entity.input.kafka_key.clone(),
+        status: entity.status.clone(),
+        error: entity.error.clone(),
+        message: entity.message.clone(),
+        runtime: entity.runtime,
+        letter: entity
+            .status
+            .starts_with("error")
+            .then(|| OwnLetter::of(entity.input.entity.info.as_bytes()))
+            .flatten(),
+    })
 }
 
 /// 3.3: closes tasks and publishes the results of completed statuses as events of their own.

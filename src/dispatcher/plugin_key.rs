@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::model::Model;
 use super::params::GetParams;
-use super::topic::{Action, TopicRef, expedite_topic, system_topic};
+use super::topic::{Action, TopicRef, error_topic, expedite_topic, system_topic};
 
 /// The identity of a reader: two GETs with an equal key share their read positions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,13 +64,13 @@ fn push_joined<'a>(key: &mut String, parts: impl Iterator<Item = &'a str>, none:
 }
 
 /// One of the queues behind a plugin key, in order of precedence.
-///
-/// The queue of redeliveries (group suffix `error`, workers.md 5.2) comes with the leases, between `Expedite` and
-/// `Live`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Flow {
     /// Expedited binaries.
     Expedite,
+    /// Binaries that clients have flagged as tried before. A plugin key has no letter for it, and clients know nothing of
+    /// it: every consumer of binaries has it. Events that wait for another run come with it, before those of its topic.
+    Error,
     /// What was appended since the first request.
     Live,
     /// Everything from the beginning.
@@ -82,6 +82,7 @@ impl Flow {
     pub fn as_str(self) -> &'static str {
         match self {
             Flow::Expedite => "expedite",
+            Flow::Error => "error",
             Flow::Live => "live",
             Flow::Historic => "historic",
         }
@@ -90,7 +91,7 @@ impl Flow {
     /// Where a new group of this flow starts.
     pub fn start(self) -> Start {
         match self {
-            Flow::Expedite | Flow::Live => Start::Latest,
+            Flow::Expedite | Flow::Error | Flow::Live => Start::Latest,
             Flow::Historic => Start::Earliest,
         }
     }
@@ -154,14 +155,19 @@ impl TopicSelector {
     }
 }
 
-/// The subscriptions of a request in order of precedence: 1 to 3, the first that has an event gives the next one.
+/// The subscriptions of a request in order of precedence: 1 to 4, the first that has an event gives the next one.
 pub fn subscriptions(params: &GetParams, topic_prefix: &str) -> Vec<Subscription> {
     let key = PluginKey::of(params);
     let binary = params.model == Model::Binary;
-    let flows =
-        [(params.expedite && binary, Flow::Expedite), (params.live, Flow::Live), (params.historic, Flow::Historic)];
+    let flows = [
+        (params.expedite && binary, Flow::Expedite),
+        (binary, Flow::Error),
+        (params.live, Flow::Live),
+        (params.historic, Flow::Historic),
+    ];
     let topics = |flow| match flow {
         Flow::Expedite => TopicSelector::One(expedite_topic(topic_prefix)),
+        Flow::Error => TopicSelector::One(error_topic(topic_prefix)),
         Flow::Live | Flow::Historic if binary => {
             TopicSelector::Binaries { sources: params.sources.clone(), actions: params.actions.clone() }
         }

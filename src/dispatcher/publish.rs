@@ -9,16 +9,18 @@ use super::answer::{self, Failure};
 use super::batches::Batches;
 use super::hub::{PostAnswer, PostError, PostRequest};
 use super::inserts;
+use super::leases::{Ended, Ending, FINISHED, Plan};
 use super::model::{self, BodyError, Element, Event, Model, Timestamp};
 use super::params::PostParams;
 use super::pipeline::{Outgoing, Pipeline, Produced};
-use super::tasks::{Ending, FINISHED};
 use super::topic;
-use crate::broker::{Append, AppendError, CreateTopicError, Topic, Value};
+use crate::broker::{Append, AppendError, CreateTopicError, Topic};
 use crate::log_files::{EventLine, Excerpt};
 
 /// The last step of publishing, which is no named stage.
 const PUBLISH: &str = "publish";
+/// How dashboards call leases that ended without a status.
+const LOST: &str = "lost";
 /// How files of what went wrong name us.
 const OWN_USER_AGENT: &str = "azulite";
 /// When another try makes sense after an overload.
@@ -39,8 +41,12 @@ pub(super) struct Prepared {
     stored: u64,
     errors: Vec<String>,
     ok: Vec<Vec<u8>>,
-    /// The tasks that end with it.
+    /// The leases that end with it.
     ending: Option<Ending>,
+    /// How dashboards call that.
+    how: &'static str,
+    /// What is to be done once they have.
+    ended: Option<Ended>,
 }
 
 impl Prepared {
@@ -57,6 +63,8 @@ impl Prepared {
             errors: Vec::new(),
             ok: Vec::new(),
             ending: None,
+            how: FINISHED,
+            ended: None,
         }
     }
 
@@ -99,7 +107,7 @@ async fn run_to_end(
     };
     let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
     dispatcher.metrics.produce_duration.observe(["transform"], started.elapsed());
-    let stored = store(&dispatcher, std::slice::from_mut(&mut prepared), Vec::new()).await;
+    let stored = store(&dispatcher, std::slice::from_mut(&mut prepared)).await;
     if matches!(model, Model::Delete | Model::Insert) {
         follow(&dispatcher).await;
     }
@@ -144,7 +152,7 @@ pub(super) fn prepare_own(
 pub(super) fn post_own(dispatcher: &Dispatcher, mut prepared: Vec<Prepared>) -> Result<(), PostError> {
     match prepared.is_empty() {
         true => Ok(()),
-        false => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared, Vec::new())),
+        false => tokio::runtime::Handle::current().block_on(store(dispatcher, &mut prepared)),
     }
 }
 
@@ -163,14 +171,14 @@ pub(super) async fn begin(dispatcher: Arc<Dispatcher>, pause: bool) -> Arc<Dispa
     dispatcher
 }
 
-/// Stores events of our own as they are, keys and all, together with `values`.
+/// Stores statuses of our own as they are, keys and all, together with the end of the leases that they are about.
 ///
 /// # Durability
 /// On `Ok` they are durable. An event that cannot be published is logged and does not hold up the rest.
 pub(super) async fn store_own(
     dispatcher: Arc<Dispatcher>,
     events: Vec<Event>,
-    values: Vec<Value>,
+    ending: Ending,
     now_ms: i64,
 ) -> Result<(), PostError> {
     let this = dispatcher.clone();
@@ -184,19 +192,25 @@ pub(super) async fn store_own(
     for error in std::mem::take(&mut prepared.errors) {
         tracing::error!(error, "an event of our own cannot be published");
     }
-    store(&dispatcher, std::slice::from_mut(&mut prepared), values).await
+    (prepared.ending, prepared.how) = (Some(ending), LOST);
+    store(&dispatcher, std::slice::from_mut(&mut prepared)).await
 }
 
-/// The one commit, with `values` and the end of the tasks that it closes, and what follows from it.
-async fn store(dispatcher: &Dispatcher, all: &mut [Prepared], mut values: Vec<Value>) -> Result<(), PostError> {
+/// The one commit, with the end of the leases that it closes, and what follows from it.
+async fn store(dispatcher: &Dispatcher, all: &mut [Prepared]) -> Result<(), PostError> {
     let started = Instant::now();
-    let mut batches = Vec::new();
+    let (mut batches, mut plans) = (Vec::new(), Vec::new());
     for prepared in all.iter_mut() {
         batches.append(&mut prepared.batches);
-        values.extend(prepared.ending.iter().flat_map(Ending::values));
+        if let Some(ending) = prepared.ending.take() {
+            let (plan, mut appends, ended) = ending.take();
+            batches.append(&mut appends);
+            plans.push(plan);
+            prepared.ended = Some(ended);
+        }
     }
-    if !batches.is_empty() || !values.is_empty() {
-        let stored = dispatcher.broker.append_with(batches, values).await;
+    if !batches.is_empty() || !plans.is_empty() {
+        let stored = commit(dispatcher, batches, plans).await;
         if stored.is_err() {
             let failed = |topic: &String| dispatcher.metrics.kafka_produced_errors.inc([topic]);
             all.iter().flat_map(|prepared| prepared.topic_bytes.keys()).for_each(failed);
@@ -209,10 +223,28 @@ async fn store(dispatcher: &Dispatcher, all: &mut [Prepared], mut values: Vec<Va
     outcomes.into_iter().collect()
 }
 
+async fn commit(dispatcher: &Dispatcher, batches: Vec<Append>, plans: Vec<Plan>) -> Result<(), AppendError> {
+    if plans.is_empty() {
+        return dispatcher.broker.append(batches).await.map(drop);
+    }
+    let log = dispatcher.broker.log().as_ref();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let leases = dispatcher.leases();
+    leases.queue(log, plans, |values, settle| {
+        let done = Box::new(move |outcome: Result<_, AppendError>| {
+            settle.tell(outcome.is_ok());
+            // Whoever waited may have gone.
+            drop(sender.send(outcome.map(drop)));
+        });
+        log.append_with(leases.lane(), batches, values, done);
+    });
+    receiver.await.unwrap_or(Err(AppendError::Closed))
+}
+
 /// What follows once everything of one request that could be published is durable.
 fn stored(dispatcher: &Dispatcher, prepared: &mut Prepared) -> Result<(), PostError> {
-    if let Some(ending) = prepared.ending.take() {
-        ending.ended(&dispatcher.metrics, FINISHED);
+    if let Some(ended) = prepared.ended.take() {
+        dispatcher.closings_stored(ended, prepared.how);
     }
     count(dispatcher, prepared);
     if !prepared.errors.is_empty() {
@@ -273,7 +305,7 @@ fn run(
     let mut produced = run_pipeline(dispatcher, model, events, now_ms)?;
     if produced.events.is_empty() {
         count_drops(dispatcher, &produced, user_agent);
-        dispatcher.close_tasks(&produced.closed_tasks);
+        dispatcher.close_aged_off(&produced.closed_tasks);
         return Err(nothing_left(&produced, &failures));
     }
     produced.errors.extend(inserts::copy_streams(&produced.events, dispatcher.streams.as_ref()));

@@ -82,6 +82,11 @@ pub fn expedite_topic(prefix: &str) -> String {
     system_topic(prefix, EXPEDITE)
 }
 
+/// The topic of binaries that clients have flagged as tried before.
+pub fn error_topic(prefix: &str) -> String {
+    system_topic(prefix, ERROR)
+}
+
 /// The name of the topic `azul.<prefix>.<source>.binary.<action>`.
 pub fn binary_topic(prefix: &str, source: &str, action: Action) -> String {
     format!("azul.{prefix}.{source}.binary.{}", action.as_str())
@@ -108,7 +113,7 @@ fn route_binary(prefix: &str, binary: &BinaryEvent) -> Result<String, RouteError
         return Ok(expedite_topic(prefix));
     }
     if binary.flags.retry {
-        return Ok(system_topic(prefix, ERROR));
+        return Ok(error_topic(prefix));
     }
     if binary.source.name.is_empty() {
         return Err(RouteError::SourceMissing);

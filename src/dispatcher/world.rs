@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::hub::{GetRequest, Hub, PostError, PostRequest, SimulateError, SimulateRequest};
 use super::inserts::CopyStreams;
 use super::labels::Labels;
+use super::leases::Policies;
 use super::sources::{Sources, SourcesConfig};
 use super::topic::{TopicDefaults, TopicPlan};
 use super::{Clock, Dispatcher, Options, SharedDispatcher, caches, params};
@@ -78,7 +79,7 @@ fn options() -> Options {
         ignore_topic_mismatch: true,
         log_files: None,
         caches: caches::Options::default(),
-        lost_after_ms: 30 * MINUTE_MS,
+        policies: Policies::default(),
         lost_check: std::time::Duration::from_secs(300),
         dead: super::dead::Options { dir: std::env::temp_dir(), keep: None, warn_per_hour: 20 },
     }
@@ -165,14 +166,24 @@ impl World {
         self.get_and(route, query, true).await
     }
 
+    /// A GET of a worker inside the process.
+    pub(super) async fn get_in_process(&self, route: &str, query: &str) -> Got {
+        self.ask(route, query, true, true).await
+    }
+
     /// A GET whose answer arrives or not.
     pub(super) async fn get_and(&self, route: &str, query: &str, arrives: bool) -> Got {
+        self.ask(route, query, arrives, false).await
+    }
+
+    async fn ask(&self, route: &str, query: &str, arrives: bool, in_process: bool) -> Got {
         let (model, kind) = route.split_once('/').unwrap();
         let request = GetRequest {
             model: model.to_owned(),
             task: kind == "active",
             query: pairs(query),
             user_agent: "test".into(),
+            in_process,
         };
         let answer = self.hub.get(request).await.unwrap();
         let head = String::from_utf8(answer.body[0].to_vec()).unwrap();

@@ -81,7 +81,7 @@ pub(super) async fn get(services: &Services, call: Call, model: String, task: bo
         Err(bad) => return error::bad_fetch_query(&bad),
     };
     let user_agent = call.user_agent();
-    match services.hub.get(GetRequest { model, task, query, user_agent }).await {
+    match services.hub.get(GetRequest { model, task, query, user_agent, in_process: false }).await {
         Ok(answer) => fetched(answer),
         Err(problem) => error::get(&problem),
     }

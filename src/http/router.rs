@@ -71,6 +71,7 @@ enum Route {
     AppendRecords { topic: String },
     Job(jobs::Job),
     ReleaseTasks,
+    GiveBack,
     Dead(dead::Dead),
 }
 
@@ -105,6 +106,7 @@ impl Route {
                 Self::AppendRecords { topic: topic.to_owned() }
             }
             ["api", "azulite", "v1", "tasks", "release"] if post => Self::ReleaseTasks,
+            ["api", "azulite", "v1", "leases", "release"] if post => Self::GiveBack,
             ["api", "azulite", "v1", "topics"] if post => Self::Topics(topics::Change::Create),
             ["api", "azulite", "v1", "topics", name] if !name.is_empty() => {
                 let name = name.to_owned();
@@ -159,6 +161,7 @@ impl Route {
             Self::Topics(change) => change.template(),
             Self::Groups(change) => change.template(),
             Self::ReleaseTasks => "/api/azulite/v1/tasks/release",
+            Self::GiveBack => "/api/azulite/v1/leases/release",
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
             Self::Job(job) => job.template(),
             Self::Dead(dead) => dead.template(),
@@ -184,6 +187,7 @@ impl Route {
             Self::Topics(change) => change.answer(services, call).await,
             Self::Groups(change) => change.answer(services, call).await,
             Self::ReleaseTasks => tasks::release(services, call).await,
+            Self::GiveBack => tasks::give_back(services, call).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
             Self::Job(job) => job.answer(services, call).await,
             Self::Dead(dead) => dead.answer(services, call).await,

@@ -32,13 +32,20 @@ pub struct LocalUpstream {
     release: Release,
     runtime: Handle,
     interrupted: Notify,
+    loses_jobs: bool,
 }
 
 impl LocalUpstream {
     /// Over the parts of this process; `runtime` is the one that they run on.
     #[must_use]
     pub fn new(hub: Arc<dyn Hub>, streams: Arc<Streams>, release: Release, runtime: Handle) -> Self {
-        Self { hub, streams, release, runtime, interrupted: Notify::new() }
+        Self { hub, streams, release, runtime, interrupted: Notify::new(), loses_jobs: false }
+    }
+
+    /// For a worker whose running jobs end with this process when `loses_jobs`: what ended it may have been one of them.
+    #[must_use]
+    pub fn in_process(self, loses_jobs: bool) -> Self {
+        Self { loses_jobs, ..self }
     }
 
     fn wait<T>(&self, future: impl Future<Output = T>) -> T {
@@ -71,6 +78,7 @@ impl Upstream for LocalUpstream {
             task: true,
             query: wire::fetch_query(query),
             user_agent: wire::USER_AGENT.to_owned(),
+            in_process: self.loses_jobs,
         };
         let answer = self.wait(async {
             tokio::select! {

@@ -26,6 +26,8 @@ mod full_disk;
 #[cfg(test)]
 mod large_streams;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod models;

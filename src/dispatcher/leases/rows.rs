@@ -60,10 +60,8 @@ pub struct Work {
 impl Work {
     /// The event as it is kept here.
     pub(super) fn kept_event(&self) -> Option<BinaryEvent> {
-        match model::decode_avro(Model::Binary, &self.event) {
-            Ok(Event::Binary(binary)) => Some(*binary),
-            _ => None,
-        }
+        let Ok(Event::Binary(binary)) = model::decode_avro(Model::Binary, &self.event) else { return None };
+        Some(*binary)
     }
 
     /// Where the attempts are counted.

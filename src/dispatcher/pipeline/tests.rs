@@ -114,7 +114,13 @@ fn a_completed_status_gives_its_results_and_closes_its_task() {
     assert_eq!(result.track_links, [link]);
     assert_eq!(result.track_authors, ["user.amy.", "plugin.Carver.1.2"]);
     assert_eq!((result.flags, result.dequeued.as_str()), (Flags::default(), ""));
-    let closed = ClosedTask { dequeued: DEQUEUED.into(), status: "completed".into() };
+    let closed = ClosedTask {
+        dequeued: DEQUEUED.into(),
+        kafka_key: "tmp".into(),
+        status: "completed".into(),
+        runtime: 1.5,
+        ..ClosedTask::default()
+    };
     assert_eq!(produced.closed_tasks, [closed]);
     assert_eq!(produced.completed_runs, [CompletedRun { publisher: "Carver".into(), runtime_secs: 1.5 }]);
     assert_eq!(produced.added, BTreeMap::from([("ProduceStatusResults", 1)]));

@@ -55,6 +55,7 @@ fn groups_start_as_their_flow_says_and_come_in_order_of_precedence() {
     let every = TopicSelector::Binaries { sources: vec![], actions: vec![] };
     let wanted = [
         (Flow::Expedite, "expedite", Start::Latest, TopicSelector::One("azul.t1.system.expedite".into())),
+        (Flow::Error, "error", Start::Latest, TopicSelector::One("azul.t1.system.error".into())),
         (Flow::Live, "live", Start::Latest, every.clone()),
         (Flow::Historic, "historic", Start::Earliest, every),
     ];
@@ -80,12 +81,13 @@ fn other_models_read_their_system_topic() {
 }
 
 #[test]
-fn expedite_is_not_narrowed_by_source_or_action() {
+fn neither_expedite_nor_error_is_narrowed_by_source_or_action() {
     let query = "r-expedite=1&r-live=1&r-source=lab&r-action=mapped";
     let all = subscriptions(&params("binary", query), "t1");
     assert_eq!(all[0].topics, TopicSelector::One("azul.t1.system.expedite".into()));
     let wanted = TopicSelector::Binaries { sources: vec!["lab".into()], actions: vec![Action::Mapped] };
-    assert_eq!(all[1].topics, wanted);
+    assert_eq!(all[1].topics, TopicSelector::One("azul.t1.system.error".into()));
+    assert_eq!(all[2].topics, wanted);
 }
 
 #[test]

@@ -43,7 +43,7 @@ async fn a_reader_with_a_lost_answer_stays_until_it_was_fetched_again() {
     let pairs = [("name", "p"), ("count", "1"), ("deadline", "0"), ("r-historic", "true")];
     let query = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let (model, user_agent) = ("binary".to_owned(), String::new());
-    let slow = world.hub.get(GetRequest { model, task: false, query, user_agent }).await.unwrap();
+    let slow = world.hub.get(GetRequest { model, task: false, query, user_agent, in_process: false }).await.unwrap();
     let next = "name=p&count=5&deadline=0&r-historic=true";
     assert_eq!(world.get("binary/passive", next).await.ids(), "b", "the first one is on its way to another");
     drop(slow);

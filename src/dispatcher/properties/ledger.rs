@@ -73,9 +73,6 @@ pub(super) enum Move {
     ToEnd,
     /// A pause ended: nothing from before it is handed out any more.
     PauseEnd,
-    /// The store was opened again while answers were lost that had not been fetched again: the positions stand before
-    /// those, and what was delivered behind them comes again.
-    Restart,
 }
 
 /// What one reader did and got.
@@ -85,15 +82,16 @@ pub(super) struct Account {
     /// The earliest moment at which its groups can have been made.
     first: Option<u64>,
     registered: bool,
-    /// An answer was lost, and perhaps not fetched again yet.
-    gaps: bool,
+    /// Answers that were lost. Of a task reader, what was in them waits on its own and comes again, wherever its positions
+    /// are moved meanwhile.
+    lost: usize,
     moves: Vec<(Span, Move)>,
     got: BTreeMap<u64, Vec<Span>>,
 }
 
 impl Account {
     pub(super) fn new(key: Key) -> Self {
-        Self { key, first: None, registered: false, gaps: false, moves: Vec::new(), got: BTreeMap::new() }
+        Self { key, first: None, registered: false, lost: 0, moves: Vec::new(), got: BTreeMap::new() }
     }
 
     pub(super) fn is_registered(&self) -> bool {
@@ -130,18 +128,7 @@ impl Account {
     }
 
     pub(super) fn lost_an_answer(&mut self) {
-        self.gaps = true;
-    }
-
-    /// Nothing is left that it has not got.
-    pub(super) fn read_everything(&mut self) {
-        self.gaps = false;
-    }
-
-    pub(super) fn restarted(&mut self, tick: u64) {
-        if self.gaps {
-            self.moves.push((Span { from: tick, to: tick }, Move::Restart));
-        }
+        self.lost += 1;
     }
 
     pub(super) fn got(&mut self, id: u64, span: Span) {
@@ -184,17 +171,21 @@ impl Account {
     fn is_explained(&self, event: &Sent, arrivals: &[Span]) -> bool {
         let Some(reach) = self.key.reads(event) else { return false };
         let mut used = vec![false; self.moves.len()];
-        self.assign(event, reach, arrivals, &mut used)
+        let put_back = if self.key.task { self.lost } else { 0 };
+        self.assign(event, reach, arrivals, &mut used, put_back)
     }
 
-    fn assign(&self, event: &Sent, reach: Reach, arrivals: &[Span], used: &mut [bool]) -> bool {
+    fn assign(&self, event: &Sent, reach: Reach, arrivals: &[Span], used: &mut [bool], put_back: usize) -> bool {
         let Some((arrival, rest)) = arrivals.split_first() else { return true };
+        if put_back > 0 && self.assign(event, reach, rest, used, put_back - 1) {
+            return true;
+        }
         (0..self.moves.len()).any(|index| {
             if used[index] || !self.may_hand_out(index, event, reach, *arrival) {
                 return false;
             }
             used[index] = true;
-            let fits = self.assign(event, reach, rest, used);
+            let fits = self.assign(event, reach, rest, used, put_back);
             used[index] = fits;
             fits
         })
@@ -209,18 +200,11 @@ impl Account {
             Move::ToStart => reach == Reach::All,
             Move::ToEnd => event.span.to >= span.from,
             Move::PauseEnd => false,
-            // Of what it had got before, and nothing that other moves keep from it.
-            Move::Restart => {
-                let earlier = self.moves[..index].iter().rposition(|(_, how)| *how != Move::Restart);
-                return earlier.is_some_and(|index| self.may_hand_out(index, event, reach, arrival))
-                    && span.from <= arrival.to;
-            }
         };
         let overtaken = self.moves.iter().any(|(later, how)| {
             // What is sent behind the end of a pause is handed out by whatever came before it.
             let matters = match how {
                 Move::PauseEnd => event.span.surely_before(*later),
-                Move::Restart => false,
                 Move::New { .. } | Move::ToStart | Move::ToEnd => true,
             };
             matters && span.surely_before(*later) && later.surely_before(arrival)
@@ -231,13 +215,13 @@ impl Account {
     /// Whether the event had to come and did not.
     fn is_missing(&self, event: &Sent, arrivals: Option<&Vec<Span>>) -> bool {
         let Some(reach) = self.key.reads(event) else { return false };
-        let moves = || self.moves.iter().filter(|(_, how)| *how != Move::Restart);
+        let moves = || self.moves.iter();
         let is_last = |span: Span| !moves().any(|(other, _)| span.surely_before(*other));
         let due = moves().filter(|(span, _)| is_last(*span)).all(|(span, how)| match how {
             Move::New { behind: Some(tick) } => event.span.from > *tick,
             Move::New { behind: None } => reach == Reach::All || event.span.from > span.to,
             Move::ToStart => reach == Reach::All,
-            Move::ToEnd | Move::PauseEnd | Move::Restart => event.span.from > span.to,
+            Move::ToEnd | Move::PauseEnd => event.span.from > span.to,
         });
         let last = moves().map(|(span, _)| span.from).max().unwrap_or(0);
         due && !arrivals.is_some_and(|spans| spans.iter().any(|span| span.to >= last))

@@ -5,6 +5,7 @@
 mod counts;
 mod crowd;
 mod keys;
+mod leases;
 mod ledger;
 mod schedules;
 

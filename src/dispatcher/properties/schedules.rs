@@ -273,8 +273,6 @@ impl Schedule {
         }
         if random.one_in(2) {
             self.world = self.world.take().map(World::restart);
-            let tick = self.tick();
-            self.accounts.iter().for_each(|account| lock(account).restarted(tick));
         }
         if random.one_in(3) {
             self.read_out();
@@ -302,11 +300,7 @@ impl Schedule {
                 answers += 1;
                 assert!(answers < 1_000, "{} is given events without an end", key.name);
             }
-            let mut account = lock(&self.accounts[index]);
-            faults.extend(account.faults(&lock(&self.sent), drained));
-            if drained {
-                account.read_everything();
-            }
+            faults.extend(lock(&self.accounts[index]).faults(&lock(&self.sent), drained));
         }
         let shown: Vec<_> = faults.iter().take(5).collect();
         assert!(faults.is_empty(), "{} faults, the first ones: {shown:#?}", faults.len());

@@ -1,0 +1,648 @@
+//! What is known of leases beside their rows, and how rows are changed.
+//!
+//! A change is planned under one lock, over rows as they will be once all that is planned is durable; it is queued under
+//! the same lock, together with what it counts, so that counts and rows are one commit. Until its commit is known it lies
+//! in memory; one that fails is taken back. Changes of statuses go through one lane of the log, those of deliveries
+//! through its queue of state: each keeps its order, and what is counted is written by one of them only.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use azulite_storage::index::IndexError;
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use super::policy::Policies;
+use super::rows::{self, Ended, Lease, TakenIn, Waiting, each_row};
+use crate::broker::{Lane, LogStore, Value};
+use crate::metrics::Metrics;
+
+/// Consumers whose counts are kept in memory; past it those without open work leave, and are read again when used.
+const MOST_CONSUMERS: usize = 10_000;
+/// Rows of waiting events that one look takes at most.
+const MOST_TAKEN: usize = 256;
+
+/// What a change adds to the counts of one consumer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delta {
+    pub(super) taken_in: i64,
+    pub(super) deleted: i64,
+    pub(super) finished: i64,
+    pub(super) dead: i64,
+    pub(super) leases: i64,
+    pub(super) waiting: i64,
+}
+
+/// One consumer: name and version.
+pub(super) type Who = (String, String);
+
+/// The counts of one consumer.
+struct Tally {
+    taken: TakenIn,
+    ended: Ended,
+    leases: i64,
+    waiting: i64,
+    /// No event that waits is due before.
+    next_due_ms: i64,
+    wake: watch::Sender<()>,
+}
+
+impl Tally {
+    fn read(log: &dyn LogStore, (name, version): &Who) -> Self {
+        let row = |key: Vec<u8>| log.kv(&key).ok().flatten();
+        let taken = row(rows::taken_key(name, version)).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let ended = row(rows::ended_key(name, version)).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Self::new(taken.unwrap_or_default(), ended.unwrap_or_default())
+    }
+
+    fn new(taken: TakenIn, ended: Ended) -> Self {
+        // Whoever asks first looks at the rows.
+        Self { taken, ended, leases: 0, waiting: 0, next_due_ms: 0, wake: watch::Sender::new(()) }
+    }
+
+    fn add(&mut self, delta: &Delta, sign: i64) {
+        let add = |count: &mut u64, n: i64| *count = count.saturating_add_signed(n.saturating_mul(sign));
+        add(&mut self.taken.taken_in, delta.taken_in);
+        add(&mut self.taken.deleted, delta.deleted);
+        add(&mut self.ended.finished, delta.finished);
+        add(&mut self.ended.dead, delta.dead);
+        self.leases += delta.leases * sign;
+        self.waiting += delta.waiting * sign;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.leases == 0 && self.waiting == 0 && self.next_due_ms == i64::MAX && self.wake.receiver_count() == 0
+    }
+}
+
+/// A row as it will be.
+struct Pending {
+    plan: u64,
+    value: Option<Bytes>,
+    /// Queued in the order of deliveries: the next of them may build on it before it is durable.
+    early: bool,
+}
+
+/// What is to be known when a commit is.
+struct UnderWay {
+    keys: Vec<Vec<u8>>,
+    deltas: Vec<(Who, Delta)>,
+    due: Vec<(Who, i64)>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pending: BTreeMap<Vec<u8>, Pending>,
+    plans: u64,
+    under_way: HashMap<u64, UnderWay>,
+    tallies: HashMap<Who, Tally>,
+    /// The second of the last id made of what its beginning is; only of this second and later ones.
+    ids: HashMap<String, i64>,
+    ids_of: i64,
+    /// Waiting events on their way to a consumer.
+    handed: HashSet<Vec<u8>>,
+    /// No lease ends before.
+    next_end_ms: i64,
+}
+
+/// See the module.
+pub struct Leases {
+    pub(super) policies: Policies,
+    /// This process.
+    pub(super) life: u64,
+    pub(super) metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    settled: Mutex<Vec<(u64, bool)>>,
+    lane: Lane,
+    random: AtomicU64,
+    /// Told when a lease ends earlier than all others.
+    pub(crate) ends_earlier: Notify,
+}
+
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leases").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+impl Leases {
+    /// Reads what is written down. Blocks.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub(crate) fn load(
+        log: &dyn LogStore,
+        policies: Policies,
+        lane: Lane,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, IndexError> {
+        let mut state = State { next_end_ms: i64::MIN, ..State::default() };
+        let tallies = std::cell::RefCell::new(&mut state.tallies);
+        rows::each_count(
+            log,
+            |who, taken| drop(tallies.borrow_mut().insert(who, Tally::new(taken, Ended::default()))),
+            |who, ended| {
+                let mut tallies = tallies.borrow_mut();
+                tallies.entry(who).or_insert_with(|| Tally::new(TakenIn::default(), ended)).ended = ended;
+            },
+        )?;
+        let mut counted: HashMap<Who, Delta> = HashMap::new();
+        each_row(log, rows::LEASE, |key, bytes| {
+            if let Some(lease) = Lease::read(key, bytes) {
+                counted.entry((lease.work.name, lease.work.version)).or_default().leases += 1;
+            }
+            true
+        })?;
+        each_row(log, rows::WAITING, |key, bytes| {
+            if let Some(waiting) = Waiting::read(key, bytes).filter(|waiting| !waiting.fresh) {
+                counted.entry((waiting.work.name, waiting.work.version)).or_default().waiting += 1;
+            }
+            true
+        })?;
+        for (who, delta) in counted {
+            let known = state.tallies.contains_key(&who);
+            let tally = state.tallies.entry(who.clone()).or_insert_with(|| Tally::read(log, &who));
+            tally.add(&delta, 1);
+            if !known {
+                // Tasks from before anything was counted.
+                tally.taken.taken_in = u64::try_from(delta.leases + delta.waiting).unwrap_or(0);
+            }
+        }
+        for ((name, _), tally) in &state.tallies {
+            show(&metrics, name, &whole(tally), 1);
+        }
+        let random = AtomicU64::new(super::super::random_u64());
+        let (settled, ends_earlier) = (Mutex::default(), Notify::new());
+        let life = super::super::random_u64();
+        Ok(Self { policies, life, metrics, state: Mutex::new(state), settled, lane, random, ends_earlier })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = std::mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
+        for (plan, stored) in settled {
+            state.settle(plan, stored, &self.metrics);
+        }
+        state
+    }
+
+    /// A number that is another one each time.
+    pub(super) fn random(&self) -> u64 {
+        // The increment of splitmix64; nobody gains by guessing it.
+        self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    /// Begins a change. With `early` it is to be queued as deliveries are.
+    pub(super) fn edit<'a>(self: &'a Arc<Self>, log: &'a dyn LogStore, early: bool) -> Edit<'a> {
+        let mut state = self.lock();
+        state.plans += 1;
+        let plan = Plan {
+            leases: self.clone(),
+            number: state.plans,
+            early,
+            keys: Vec::new(),
+            extra: Vec::new(),
+            deltas: BTreeMap::new(),
+            due: Vec::new(),
+            queued: false,
+        };
+        Edit { log, state, plan }
+    }
+
+    /// Queues changes with what they count: `push` gets all values and is to hand the outcome to what it gets with them.
+    pub(crate) fn queue<T>(
+        self: &Arc<Self>,
+        log: &dyn LogStore,
+        plans: Vec<Plan>,
+        push: impl FnOnce(Vec<Value>, Settle) -> T,
+    ) -> T {
+        let mut state = self.lock();
+        let (mut values, mut numbers, mut wakes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut early = false;
+        for mut plan in plans {
+            plan.queued = true;
+            early |= plan.early;
+            values.append(&mut plan.extra);
+            values
+                .extend(plan.keys.iter().filter_map(|key| Some((key.clone(), state.pending.get(key)?.value.clone()))));
+            let deltas: Vec<_> = std::mem::take(&mut plan.deltas).into_iter().collect();
+            for (who, delta) in &deltas {
+                let tally = state.tally(log, who);
+                tally.add(delta, 1);
+                show(&self.metrics, &who.0, delta, 1);
+                if delta.taken_in != 0 || delta.deleted != 0 {
+                    values.push(rows::json_row(rows::taken_key(&who.0, &who.1), &tally.taken));
+                }
+                if delta.finished != 0 || delta.dead != 0 {
+                    values.push(rows::json_row(rows::ended_key(&who.0, &who.1), &tally.ended));
+                }
+            }
+            if plan.early {
+                state.is_due_at(&plan.due);
+            }
+            let (keys, due) = (std::mem::take(&mut plan.keys), std::mem::take(&mut plan.due));
+            for (who, _) in &due {
+                wakes.push(state.tally(log, who).wake.clone());
+            }
+            state.under_way.insert(plan.number, UnderWay { keys, deltas, due });
+            numbers.push(plan.number);
+        }
+        let settle = Settle { leases: self.clone(), numbers, wakes: wakes.clone(), told: false };
+        let pushed = push(values, settle);
+        drop(state);
+        if early {
+            wakes.iter().for_each(|wake| wake.send_replace(()));
+        }
+        pushed
+    }
+
+    /// The lane of changes that statuses make.
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Something that changes when an event may have become due for a consumer.
+    pub(crate) fn watch(&self, log: &dyn LogStore, name: &str, version: &str) -> watch::Receiver<()> {
+        self.lock().tally(log, &(name.to_owned(), version.to_owned())).wake.subscribe()
+    }
+
+    /// No event that waits for its next run by that consumer is due before; `i64::MAX` when there is none.
+    pub(crate) fn next_due_ms(&self, log: &dyn LogStore, name: &str, version: &str) -> i64 {
+        self.lock().tally(log, &(name.to_owned(), version.to_owned())).next_due_ms
+    }
+
+    /// Whoever waits for events of that consumer looks again.
+    pub(super) fn look_again(&self, log: &dyn LogStore, name: &str, version: &str) {
+        let who = (name.to_owned(), version.to_owned());
+        let mut state = self.lock();
+        let tally = state.tally(log, &who);
+        tally.next_due_ms = 0;
+        tally.wake.send_replace(());
+    }
+
+    /// No lease ends before.
+    pub(crate) fn next_end_ms(&self) -> i64 {
+        self.lock().next_end_ms
+    }
+
+    /// What a look at all leases found; ends that came up meanwhile count too.
+    pub(super) fn begin_look(&self) {
+        self.lock().next_end_ms = i64::MAX;
+    }
+
+    pub(super) fn ends_at(&self, until_ms: i64) {
+        let mut state = self.lock();
+        state.next_end_ms = state.next_end_ms.min(until_ms);
+    }
+
+    /// A row as it will be.
+    pub(super) fn row(&self, log: &dyn LogStore, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        self.lock().get(log, key)
+    }
+
+    /// Ids for events that are about to be handed out: what each begins with, and the second now or a later one, so that no
+    /// two of them are ever the same.
+    pub(crate) fn ids(
+        &self,
+        log: &dyn LogStore,
+        beginnings: Vec<String>,
+        now_secs: i64,
+    ) -> Result<Vec<String>, IndexError> {
+        let mut state = self.lock();
+        if state.ids_of < now_secs {
+            state.ids_of = now_secs;
+            state.ids.retain(|_, secs| *secs >= now_secs);
+        }
+        let mut ids = Vec::with_capacity(beginnings.len());
+        for beginning in beginnings {
+            let mut secs = state.ids.get(&beginning).map_or(now_secs, |last| now_secs.max(last + 1));
+            let mut id = format!("{beginning}.{secs}");
+            // Open ones from before a clock was set back, or the process began.
+            while id.len() <= rows::ID_MAX_BYTES && state.get(log, &rows::lease_key(&id))?.is_some() {
+                secs += 1;
+                id = format!("{beginning}.{secs}");
+            }
+            state.ids.insert(beginning, secs);
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Takes events of a consumer that are due: what waited longest first, up to `count`. They are given back when the
+    /// second part is dropped.
+    pub(crate) fn take_due(
+        self: &Arc<Self>,
+        log: &dyn LogStore,
+        (name, version): (&str, &str),
+        now_ms: i64,
+        count: usize,
+    ) -> Result<(Vec<Waiting>, Due), IndexError> {
+        let who = (name.to_owned(), version.to_owned());
+        let mut due = Due { leases: self.clone(), who: who.clone(), keys: Vec::new() };
+        let mut taken: Vec<Waiting> = Vec::new();
+        let mut state = self.lock();
+        if state.tally(log, &who).next_due_ms > now_ms {
+            return Ok((taken, due));
+        }
+        let prefix = rows::waiting_prefix(name, version);
+        let count = count.min(MOST_TAKEN);
+        let mut next_due_ms = i64::MAX;
+        for (key, value) in state.early_rows(&prefix) {
+            next_due_ms = next_due_ms.min(take(&mut taken, (key, value), now_ms, count));
+        }
+        let mut after: Option<Vec<u8>> = None;
+        'pages: loop {
+            let rows = log.kv_page(&prefix, after.as_deref(), rows::PAGE)?;
+            for (key, value) in &rows {
+                if state.handed.contains(key.as_ref()) || state.pending.contains_key(key.as_ref()) {
+                    continue;
+                }
+                let due_ms = take(&mut taken, (key.to_vec(), value.clone()), now_ms, count);
+                if due_ms < i64::MAX {
+                    next_due_ms = next_due_ms.min(due_ms);
+                    break 'pages;
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() >= rows::PAGE => after = Some(key.to_vec()),
+                _ => break,
+            }
+        }
+        state.tally(log, &who).next_due_ms = next_due_ms;
+        due.keys = taken.iter().map(|waiting| waiting.key.clone()).collect();
+        state.handed.extend(due.keys.iter().cloned());
+        Ok((taken, due))
+    }
+
+    /// What is counted of every consumer in memory.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> Vec<(Who, TakenIn, Ended)> {
+        self.lock().tallies.iter().map(|(who, tally)| (who.clone(), tally.taken, tally.ended)).collect()
+    }
+}
+
+/// Takes a row when it is due and there is room; else says when it is due.
+fn take(taken: &mut Vec<Waiting>, (key, value): (Vec<u8>, Bytes), now_ms: i64, count: usize) -> i64 {
+    let Some(waiting) = Waiting::read(&key, &value) else { return i64::MAX };
+    let due_ms = waiting.due_ms;
+    if due_ms > now_ms || taken.len() >= count {
+        return due_ms;
+    }
+    taken.push(waiting);
+    i64::MAX
+}
+
+fn whole(tally: &Tally) -> Delta {
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    Delta {
+        taken_in: signed(tally.taken.taken_in),
+        deleted: signed(tally.taken.deleted),
+        finished: signed(tally.ended.finished),
+        dead: signed(tally.ended.dead),
+        leases: tally.leases,
+        waiting: tally.waiting,
+    }
+}
+
+fn show(metrics: &Metrics, name: &str, delta: &Delta, sign: i64) {
+    let states = [
+        ("taken_in", delta.taken_in),
+        ("finished", delta.finished),
+        ("waiting", delta.leases + delta.waiting),
+        ("dead", delta.dead),
+        ("deleted", delta.deleted),
+    ];
+    for (state, n) in states.into_iter().filter(|(_, n)| *n != 0) {
+        metrics.ledger.at([name, state]).add(n * sign);
+    }
+    metrics.leases.add(delta.leases * sign);
+}
+
+impl State {
+    fn tally(&mut self, log: &dyn LogStore, who: &Who) -> &mut Tally {
+        if self.tallies.len() >= MOST_CONSUMERS && !self.tallies.contains_key(who) {
+            self.tallies.retain(|_, tally| !tally.is_idle());
+        }
+        self.tallies.entry(who.clone()).or_insert_with(|| Tally::read(log, who))
+    }
+
+    pub(super) fn get(&self, log: &dyn LogStore, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        match self.pending.get(key) {
+            Some(pending) => Ok(pending.value.clone()),
+            None => log.kv(key),
+        }
+    }
+
+    fn is_due_at(&mut self, due: &[(Who, i64)]) {
+        for (who, due_ms) in due {
+            if let Some(tally) = self.tallies.get_mut(who) {
+                tally.next_due_ms = tally.next_due_ms.min(*due_ms);
+            }
+        }
+    }
+
+    /// Rows that are not in the index yet, or not as they will be.
+    fn early_rows(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Bytes)> {
+        let from = self.pending.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        let ready = from.filter(|(key, pending)| pending.early && !self.handed.contains(*key));
+        ready.filter_map(|(key, pending)| Some((key.clone(), pending.value.clone()?))).collect()
+    }
+
+    fn settle(&mut self, plan: u64, stored: bool, metrics: &Metrics) {
+        let Some(UnderWay { keys, deltas, due }) = self.under_way.remove(&plan) else { return };
+        self.forget(plan, &keys);
+        if stored {
+            self.is_due_at(&due);
+            return;
+        }
+        for (who, delta) in &deltas {
+            if let Some(tally) = self.tallies.get_mut(who) {
+                tally.add(delta, -1);
+                tally.next_due_ms = 0;
+            }
+            show(metrics, &who.0, delta, -1);
+        }
+        self.next_end_ms = i64::MIN;
+    }
+
+    fn forget(&mut self, plan: u64, keys: &[Vec<u8>]) {
+        for key in keys {
+            if self.pending.get(key).is_some_and(|pending| pending.plan == plan) {
+                self.pending.remove(key);
+            }
+        }
+    }
+}
+
+/// A change being planned; holds the lock.
+pub(super) struct Edit<'a> {
+    log: &'a dyn LogStore,
+    state: MutexGuard<'a, State>,
+    plan: Plan,
+}
+
+impl Edit<'_> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        self.state.get(self.log, key)
+    }
+
+    /// The first rows whose keys begin with `prefix`.
+    pub(super) fn page(&self, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, IndexError> {
+        let rows = self.log.kv_page(prefix, None, limit)?;
+        let row = |(key, value): (Bytes, Bytes)| match self.state.pending.get(key.as_ref()) {
+            Some(pending) => Some((key, pending.value.clone()?)),
+            None => Some((key, value)),
+        };
+        let mut rows: Vec<_> = rows.into_iter().filter_map(row).collect();
+        let new = self.state.pending.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        let new = new.filter_map(|(key, pending)| Some((Bytes::from(key.clone()), pending.value.clone()?)));
+        let new: Vec<_> = new.filter(|(key, _)| rows.iter().all(|(known, _)| known != key)).collect();
+        rows.extend(new);
+        Ok(rows)
+    }
+
+    pub(super) fn set(&mut self, (key, value): Value) {
+        let pending = Pending { plan: self.plan.number, value, early: self.plan.early };
+        if self.state.pending.insert(key.clone(), pending).is_none_or(|old| old.plan != self.plan.number) {
+            self.plan.keys.push(key);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.set((key, None));
+    }
+
+    /// Removes a row that is hardly ever there.
+    pub(super) fn remove_any(&mut self, key: Vec<u8>) -> Result<(), IndexError> {
+        if self.get(&key)?.is_some() {
+            self.remove(key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_lease(&mut self, lease: &Lease) {
+        self.set(lease.put());
+        if lease.until_ms < self.state.next_end_ms {
+            self.state.next_end_ms = lease.until_ms;
+            self.plan.leases.ends_earlier.notify_one();
+        }
+    }
+
+    pub(super) fn put_waiting(&mut self, waiting: &Waiting) {
+        self.set(waiting.put());
+        self.plan.due.push(((waiting.work.name.clone(), waiting.work.version.clone()), waiting.due_ms));
+    }
+
+    pub(super) fn count(&mut self, work: &rows::Work) -> &mut Delta {
+        self.plan.deltas.entry((work.name.clone(), work.version.clone())).or_default()
+    }
+
+    pub(super) fn finish(self) -> Plan {
+        self.plan
+    }
+}
+
+/// A planned change; taken back when it is dropped before it is queued.
+pub(crate) struct Plan {
+    leases: Arc<Leases>,
+    number: u64,
+    early: bool,
+    keys: Vec<Vec<u8>>,
+    extra: Vec<Value>,
+    deltas: BTreeMap<Who, Delta>,
+    due: Vec<(Who, i64)>,
+    queued: bool,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("deltas", &self.deltas).finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    /// Values of others for the same commit.
+    pub(super) fn add(&mut self, values: Vec<Value>) {
+        self.extra.extend(values);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.extra.is_empty() && self.deltas.is_empty()
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        if !self.queued && !self.keys.is_empty() {
+            let keys = std::mem::take(&mut self.keys);
+            self.leases.lock().forget(self.number, &keys);
+        }
+    }
+}
+
+/// To be told what became of a commit; dropped, it failed. May be told on any thread, also inside of [`Leases::queue`].
+pub(crate) struct Settle {
+    leases: Arc<Leases>,
+    numbers: Vec<u64>,
+    wakes: Vec<watch::Sender<()>>,
+    told: bool,
+}
+
+impl Settle {
+    pub(crate) fn tell(mut self, stored: bool) {
+        self.say(stored);
+    }
+
+    fn say(&mut self, stored: bool) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        let mut settled = self.leases.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.extend(self.numbers.iter().map(|number| (*number, stored)));
+        drop(settled);
+        self.wakes.iter().for_each(|wake| wake.send_replace(()));
+    }
+}
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        self.say(false);
+    }
+}
+
+/// Waiting events of one consumer that nobody else is given until this is dropped.
+pub(crate) struct Due {
+    leases: Arc<Leases>,
+    who: Who,
+    keys: Vec<Vec<u8>>,
+}
+
+impl Due {
+    /// Those of `other`, of the same consumer, too.
+    pub(crate) fn join(&mut self, mut other: Due) {
+        self.keys.append(&mut other.keys);
+    }
+}
+
+impl std::fmt::Debug for Due {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Due").field("rows", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let mut state = self.leases.lock();
+        for key in &self.keys {
+            state.handed.remove(key);
+        }
+        if let Some(tally) = state.tallies.get_mut(&self.who) {
+            tally.next_due_ms = 0;
+            tally.wake.send_replace(());
+        }
+    }
+}
