@@ -5,6 +5,8 @@
 //! recovery is right, not that syncs happen (the storage crate's tests show that).
 
 #[cfg(test)]
+mod jobs;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
