@@ -11,7 +11,7 @@ mod upkeep;
 mod values;
 mod workers;
 
-pub use bench::{Bench, BenchBlobs, BenchCommand, BenchEvents, BenchKafka};
+pub use bench::{Bench, BenchBlobs, BenchCommand, BenchEvents, BenchKafka, BenchLeases};
 pub use dead::{Dead, DeadCommand, Retry, Which};
 pub use files::{Filetype, Get, Ingest, Reidentify, Scanner};
 pub use records::{Consume, Events, EventsCommand, Explain, Produce, Reprocess};
@@ -192,18 +192,10 @@ pub enum Command {
     Explain(Explain),
     /// List the tasks that plugins have taken and not finished
     #[command(
-        after_help = "A running server ends tasks by itself whose plugin was not heard of for events.lost_tasks_after: it \
-        publishes an error-network status in the plugin's name."
+        after_help = "A running server ends tasks by itself whose plugin was not heard of for delivery.lease: it publishes an \
+        error-network status in the plugin's name and hands the event out again."
     )]
     LostTasks(LostTasks),
-    /// Run a worker in this process, against any dispatcher
-    #[command(
-        after_help = "Takes events until SIGTERM or SIGINT; running jobs have workers.shutdown_grace to finish, the rest is \
-        given back. SIGHUP reads rules again. `serve` runs the same workers inside, where the configuration says so."
-    )]
-    Worker(Worker),
-    /// Show how the workers inside the server stand
-    Workers,
     /// Look at what plugins could not work on, and put it back for another run
     #[command(
         after_help = "What a plugin fails at is tried again a few times ([delivery] in the configuration), and then is a dead         letter: nothing is lost, and nothing more happens by itself. Works on the data directory when no server runs and         through the server when one does."
@@ -214,6 +206,14 @@ pub enum Command {
         after_help = "Every plugin that asked for events in the last 24 hours and takes the entity gets it once more, before         other work: its events with a dead letter, else the newest one."
     )]
     Retry(Retry),
+    /// Run a worker in this process, against any dispatcher
+    #[command(
+        after_help = "Takes events until SIGTERM or SIGINT; running jobs have workers.shutdown_grace to finish, the rest is \
+        given back. SIGHUP reads rules again. `serve` runs the same workers inside, where the configuration says so."
+    )]
+    Worker(Worker),
+    /// Show how the workers inside the server stand
+    Workers,
     /// Print or check the configuration
     Config(ConfigArgs),
     /// Bring the store to the format that this version opens

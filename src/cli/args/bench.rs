@@ -30,6 +30,12 @@ pub enum BenchCommand {
         Everything acknowledged has to come back."
     )]
     Events(BenchEvents),
+    /// Lease, heartbeat and completion of jobs over HTTP
+    #[command(
+        after_help = "Each repetition posts jobs to a source of its own; then every client takes some at a time, sends one \
+        heartbeat and one final status for each of them, until none is left. One round goes before that is not measured."
+    )]
+    Leases(BenchLeases),
     /// Bulk ingest of a tree beside computing the digests of the same files, nothing stored
     Ingest {
         /// Files and directories to take in
@@ -115,6 +121,29 @@ pub struct BenchEvents {
     /// Seconds that posting is measured
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
+    /// Repetitions, at least three
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
+    pub repetitions: u32,
+    /// Process of the server on this machine, for its CPU time and memory [default: the one that listens on the port]
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+}
+
+/// `bench leases`
+#[derive(Debug, Args)]
+pub struct BenchLeases {
+    /// Address of the server, for example http://127.0.0.1:8111
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// Jobs of one repetition
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub jobs: u32,
+    /// Clients that each wait for one answer before they ask again
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub clients: u16,
+    /// Jobs that one GET asks for
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub count: u16,
     /// Repetitions, at least three
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=100))]
     pub repetitions: u32,

@@ -95,7 +95,7 @@ pub fn run(options: &BenchEvents, shown: Shown, out: &mut impl Write) -> anyhow:
 }
 
 /// A name no other measurement has.
-fn source(repetition: u32) -> String {
+pub(super) fn source(repetition: u32) -> String {
     let micros = azulite_storage::clock::now_ms();
     format!("azulite-bench-{micros}-{}-{repetition}", std::process::id())
 }
@@ -130,16 +130,17 @@ impl Seen {
     }
 }
 
+/// The answer to a POST.
 #[derive(Deserialize)]
-struct Posted {
+pub(super) struct Posted {
     total_ok: u64,
-    total_failures: u64,
+    pub(super) total_failures: u64,
 }
 
 impl Round<'_> {
     fn run(&self, bounds: Bounds, run: &mut Run) -> anyhow::Result<()> {
         let measured = self.begin().and_then(|()| self.measure(bounds, run));
-        self.delete_topics();
+        delete_topics(self.client, &self.source);
         measured
     }
 
@@ -295,29 +296,29 @@ impl Round<'_> {
         seen.latencies.sort_unstable();
         Ok(seen)
     }
+}
 
-    /// Removes the topics of this source where there is a way to; another server keeps them.
-    fn delete_topics(&self) {
-        #[derive(Deserialize)]
-        struct Topics {
-            topics: Vec<Topic>,
-        }
-        #[derive(Deserialize)]
-        struct Topic {
-            name: String,
-        }
-        let Ok(Some(list)) = self.client.get_json::<Topics>("/api/azulite/v1/topics") else { return };
-        let own = format!(".{}.binary.", self.source);
-        for topic in list.topics.iter().filter(|topic| topic.name.contains(&own)) {
-            let path = format!("/api/azulite/v1/topics/{}", encoded(&topic.name));
-            if let Err(error) = self.client.delete::<Value>(&path) {
-                tracing::warn!(topic = topic.name, error = error.message(), "a topic of the measurement stays");
-            }
+/// Removes the topics of a source where there is a way to; another server keeps them.
+pub(super) fn delete_topics(client: &Client, source: &str) {
+    #[derive(Deserialize)]
+    struct Topics {
+        topics: Vec<Topic>,
+    }
+    #[derive(Deserialize)]
+    struct Topic {
+        name: String,
+    }
+    let Ok(Some(list)) = client.get_json::<Topics>("/api/azulite/v1/topics") else { return };
+    let own = format!(".{source}.binary.");
+    for topic in list.topics.iter().filter(|topic| topic.name.contains(&own)) {
+        let path = format!("/api/azulite/v1/topics/{}", encoded(&topic.name));
+        if let Err(error) = client.delete::<Value>(&path) {
+            tracing::warn!(topic = topic.name, error = error.message(), "a topic of the measurement stays");
         }
     }
 }
 
-fn refused(error: RequestError) -> anyhow::Error {
+pub(super) fn refused(error: RequestError) -> anyhow::Error {
     anyhow!("{}", error.message())
 }
 
@@ -387,7 +388,7 @@ fn body(options: &BenchEvents, source: &str, number: u64) -> anyhow::Result<Body
 }
 
 /// A sourced binary with as many features as its size asks for.
-fn event(source: &str, number: u64, index: u16, size: usize) -> anyhow::Result<Value> {
+pub(super) fn event(source: &str, number: u64, index: u16, size: usize) -> anyhow::Result<Value> {
     // Spread over all hexadecimal digits.
     let word = |salt: u64| (number ^ u64::from(index) << 48 ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let hash = |words: u64| (0..words).map(|salt| format!("{:016x}", word(salt + words))).collect::<String>();

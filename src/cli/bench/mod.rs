@@ -11,6 +11,7 @@ mod files;
 mod identify;
 mod ingest;
 pub mod kafka;
+pub mod leases;
 mod load;
 mod log;
 mod raw;
