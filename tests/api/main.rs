@@ -16,6 +16,8 @@ mod caches;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod dead;
+#[cfg(test)]
 mod deletes;
 #[cfg(test)]
 mod events_get;
