@@ -220,6 +220,10 @@ impl Admin {
         let mut work = Requeueing::new(self, dispatcher, request);
         for text in &request.letters {
             let letter = DeadLetter::from_text(text.get().as_bytes())?;
+            if let Some(reason) = dispatcher.too_large(&letter.event) {
+                report.skip(&letter.id, reason);
+                continue;
+            }
             work.letter(letter, left_out(text), &mut report)?;
         }
         let ids = match &request.filter {
@@ -247,6 +251,9 @@ impl Admin {
     pub fn dead_import(&self, text: &[u8], dry_run: bool) -> Result<DeadReport, DeadError> {
         let dispatcher = self.served()?;
         let letter = DeadLetter::from_text(text)?;
+        if let Some(reason) = dispatcher.too_large(&letter.event) {
+            return Err(DeadError::Bad(reason));
+        }
         let mut report = DeadReport::default();
         let mut change = dispatcher.dead().change();
         match change.find(&letter.id)? {

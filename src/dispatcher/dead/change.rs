@@ -8,6 +8,7 @@ use super::{Claim, DeadLetter, DeadLetters, DeadParts, DeadRecord, Outcome, PAGE
 use crate::broker::{AppendError, CreateTopicError, Value};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::batches::Batches;
+use crate::dispatcher::model::{self, BinaryEvent, Event};
 use crate::dispatcher::topic::system_topic;
 
 /// Letters that are removed in one commit.
@@ -287,6 +288,13 @@ impl Dispatcher {
         receiver.recv().unwrap_or(Err(AppendError::Closed))?;
         self.dead.committed(outcome);
         Ok(())
+    }
+
+    /// Why an event from elsewhere is not taken, if it is larger than one may be.
+    pub fn too_large(&self, event: &BinaryEvent) -> Option<String> {
+        let bytes = model::encode_avro(&Event::Binary(Box::new(event.clone()))).len();
+        let most = self.options.message_max_bytes;
+        (bytes > most).then(|| format!("its event has {bytes} bytes, events.message_max_bytes is {most}"))
     }
 
     /// A topic of ours and a fresh key for a line of the audit log.

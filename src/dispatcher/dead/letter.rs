@@ -18,7 +18,9 @@ const TEXT_MAX_BYTES: usize = 8 << 10;
 /// Bytes of the name of a consumer, a version or a stage that comes from a file.
 const NAME_MAX_BYTES: usize = 1 << 10;
 /// Bytes of the text of one letter that is read.
-pub const TEXT_LIMIT: usize = 64 << 20;
+pub const TEXT_LIMIT: usize = 32 << 20;
+/// Bytes of a context that are kept, as JSON; a larger one is not.
+const CONTEXT_MAX_BYTES: usize = 1 << 20;
 
 /// An event that a consumer could not work on, with everything that is known of the runs that failed.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +120,14 @@ impl DeadLetter {
         let mut letter = self.clone();
         let surplus = letter.attempts.len().saturating_sub(ATTEMPTS_MAX);
         letter.attempts.drain(..surplus);
+        cut(&mut letter.topic);
+        let bytes = letter.context.to_string().len();
+        if bytes > CONTEXT_MAX_BYTES {
+            letter.context =
+                serde_json::json!({"left out": format!("{bytes} bytes, at most {CONTEXT_MAX_BYTES} are kept")});
+        }
         for attempt in &mut letter.attempts {
+            cut(&mut attempt.status);
             cut(&mut attempt.error);
             cut(&mut attempt.message);
         }

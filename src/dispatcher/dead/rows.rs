@@ -25,8 +25,8 @@ const BODY: &[u8] = b"dead.body\0";
 const WRITE: &[u8] = b"dead.write\0";
 const GONE: &[u8] = b"dead.gone\0";
 
-/// Characters of the reason that lists show.
-const REASON_CHARS: usize = 300;
+/// Characters of each text that lists show.
+const SHOWN_CHARS: usize = 300;
 /// Letters of one event at one consumer that are looked at, over versions and stages.
 const FAMILY_MAX: usize = 256;
 
@@ -78,19 +78,20 @@ pub struct Head {
 impl Head {
     pub(super) fn of(letter: &DeadLetter, file: String) -> Self {
         let reason = letter.reason().trim().lines().next().unwrap_or_default();
+        let shown = |text: &str| text.chars().take(SHOWN_CHARS).collect::<String>();
         Self {
             id: letter.id.clone(),
             time_ms: letter.time_ms,
             consumer: letter.consumer.clone(),
             version: letter.version.clone(),
             stage: letter.stage.clone(),
-            status: letter.status().to_owned(),
-            reason: reason.chars().take(REASON_CHARS).collect(),
+            status: shown(letter.status()),
+            reason: shown(reason),
             attempts: u64::try_from(letter.attempts.len()).unwrap_or(u64::MAX),
-            kafka_key: letter.kafka_key().to_owned(),
-            sha256: letter.sha256().to_owned(),
-            source: letter.source().to_owned(),
-            filename: letter.filename().to_owned(),
+            kafka_key: shown(letter.kafka_key()),
+            sha256: shown(letter.sha256()),
+            source: shown(letter.source()),
+            filename: shown(letter.filename()),
             file,
             requeued: None,
         }

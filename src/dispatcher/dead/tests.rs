@@ -269,9 +269,11 @@ fn a_text_is_read_back_and_one_from_nowhere_is_refused() {
 #[test]
 fn what_comes_from_outside_is_cut() {
     let mut long = letter("k", "1", NOON_MS);
+    long.context = json!("x".repeat(2 << 20));
     long.attempts = vec![Attempt { error: "é".repeat(10_000), ..long.attempts[0].clone() }; 500];
     let bounded = long.bounded();
     assert_eq!(bounded.attempts.len(), 100);
+    assert!(bounded.context["left out"].is_string(), "{}", bounded.context);
     assert!(bounded.attempts[0].error.len() < 9000 && bounded.attempts[0].error.ends_with("(20000 bytes)"));
 }
 
