@@ -10,7 +10,7 @@ use magic::Cookie;
 use magic::cookie::{DatabasePaths, Flags, Load};
 
 use super::magic::Lines;
-use crate::isolate::{self, CallError, Limits, Options, Pool, Program, Service};
+use crate::isolate::{self, CallError, Limits, Options, Pieces, Pool, Program, Service};
 
 /// What follows the hidden command of the scanner for a child that asks libmagic.
 pub(super) const LIBMAGIC: &str = "--libmagic";
@@ -21,7 +21,7 @@ const LOOKED_AT: u64 = 7 << 20;
 const LIMIT: Duration = Duration::from_secs(12);
 const WAIT: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
-const LIMITS: Limits = Limits { memory_bytes: 1 << 30, cpu_seconds: 3600, body_bytes: LOOKED_AT };
+const LIMITS: Limits = Limits { memory_bytes: 1 << 30, cpu_seconds: 3600, body_bytes: LOOKED_AT, setup_bytes: 0 };
 
 /// libmagic in child processes.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Libmagic {
 impl Libmagic {
     /// Over `workers` children of `program` at most.
     pub(super) fn start(program: Program, workers: usize) -> io::Result<Self> {
-        let options = Options { program, limits: LIMITS, workers, idle: IDLE, wait: WAIT };
+        let options = Options { program, limits: LIMITS, workers, idle: IDLE, wait: WAIT, setup: None, shared: false };
         Ok(Self { pool: Pool::start(options)? })
     }
 
@@ -83,7 +83,7 @@ impl Service for Cookies {
     type Request = ();
     type Answer = (Vec<String>, Vec<String>);
 
-    fn answer(&mut self, (): (), body: &[u8]) -> Self::Answer {
+    fn answer(&mut self, (): (), body: &[u8], _: &mut dyn Pieces) -> Self::Answer {
         let lines = |cookie: &Cookie<Load>| match cookie.buffer(body) {
             Ok(text) => split(&text),
             Err(error) => vec![format!("error - {error}")],

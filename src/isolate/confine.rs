@@ -14,7 +14,7 @@ use super::Limits;
 
 /// System calls that memory, the socket and the end of a process need. All others fail with EPERM: what is refused hurts
 /// whoever took the process over, not a library that asks for something it can do without.
-const CALLS: [libc::c_long; 24] = [
+const CALLS: [libc::c_long; 25] = [
     libc::SYS_brk,
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
@@ -29,6 +29,7 @@ const CALLS: [libc::c_long; 24] = [
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
+    libc::SYS_pread64,
     libc::SYS_read,
     libc::SYS_recvfrom,
     libc::SYS_restart_syscall,

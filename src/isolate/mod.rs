@@ -2,11 +2,13 @@
 //!
 //! The process that owns the store never runs a parser written in C. It keeps a [`Pool`] of children, which are this
 //! same program started with a hidden command; a request is a small value and the bytes it is about, the answer a small
-//! value. A child gets no path, no network and no file: it has one end of a socket pair, and before it reads the first
-//! request it gives up everything else ([`serve`]). What goes wrong in a child, a crash, a hang, an answer that is none,
-//! is a [`CallError`] of that one call, and the next call has another child.
+//! value, with any number of others before it ([`Pieces`]). A child gets no path, no network and no file of ours: it has
+//! one end of a socket pair, and on request a file in memory, in which its parent leaves large bodies; before it reads
+//! the first request it gives up everything else ([`serve`]). What all its requests have in common, such as compiled
+//! rules, it is told once ([`Options::setup`]). What goes wrong in a child, a crash, a hang, an answer that is none, is a
+//! [`CallError`] of that one call, and the next call has another child.
 //!
-//! `identify` scans content through it.
+//! `identify` scans content through it, the YARA worker compiles rules and scans with them.
 
 mod confine;
 mod frame;
@@ -19,8 +21,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use pool::{Counts, Options, Pool};
-pub use serve::{Service, serve};
+pub use pool::{Counts, Options, Patience, Pool};
+pub use serve::{Pieces, Service, serve};
 
 /// What a child may use. The child sets it for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Limits {
     pub cpu_seconds: u64,
     /// Size of the bytes of one request.
     pub body_bytes: u64,
+    /// Size of what it is told once; 0 for a service that is told nothing.
+    pub setup_bytes: u64,
 }
 
 /// How a child is started.
@@ -65,9 +69,15 @@ pub enum CallError {
     /// The child ended.
     #[error("the scanner stopped")]
     Died,
+    /// The child needed more memory than it may have.
+    #[error("the scanner ran out of memory")]
+    OutOfMemory,
     /// There was no answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
+    /// It said nothing for too long in the middle of an answer.
+    #[error("the scanner said nothing for {} s", .0.as_secs())]
+    Silent(Duration),
     /// What came back is no answer.
     #[error("the scanner's answer is garbled: {0}")]
     Garbled(&'static str),

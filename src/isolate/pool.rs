@@ -27,6 +27,25 @@ pub struct Options {
     pub idle: Duration,
     /// How long a call waits for a child that is free.
     pub wait: Duration,
+    /// What every child is told before its first request.
+    pub setup: Option<Arc<Vec<u8>>>,
+    /// Large bodies go through memory that child and parent share, not through the socket: worth it above some megabytes.
+    pub shared: bool,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// From the request to the whole answer.
+    pub limit: Duration,
+    /// Between two pieces of the answer.
+    pub quiet: Option<Duration>,
+}
+
+impl From<Duration> for Patience {
+    fn from(limit: Duration) -> Self {
+        Self { limit, quiet: None }
+    }
 }
 
 /// How many children there were.
@@ -95,17 +114,50 @@ impl Pool {
         size: u64,
         limit: Duration,
     ) -> Result<A, CallError> {
+        self.call_in_pieces(request, body, size, limit.into(), &mut |()| Ok(()))
+    }
+
+    /// As [`Self::call`]; `piece` gets what comes before the answer, in order, and may end the call with an error.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and those of `piece`.
+    pub fn call_in_pieces<Q: Serialize, P: DeserializeOwned, A: DeserializeOwned>(
+        &self,
+        request: &Q,
+        body: &mut dyn Read,
+        size: u64,
+        patience: Patience,
+        piece: &mut dyn FnMut(P) -> Result<(), CallError>,
+    ) -> Result<A, CallError> {
         let mut lease = self.lease()?;
         let worker = lease.worker.as_mut().ok_or(CallError::Died)?;
         worker.number += 1;
-        let Some(framed) = frame::request(worker.number, request, size) else {
+        let Some(framed) = frame::request(worker.number, request, size, worker.shares(size)) else {
             lease.free();
             return Err(CallError::Garbled("the request is too long"));
         };
-        let answer = worker.exchange(framed, body, size, limit)?;
+        let answer = worker.exchange(framed, body, size, patience, &mut |bytes| {
+            piece(frame::value(bytes).ok_or(CallError::Garbled("a piece of it is none"))?)
+        })?;
         let answer = frame::value(&answer).ok_or(CallError::Garbled("it is no answer to this request"))?;
         lease.free();
         Ok(answer)
+    }
+
+    /// Starts children until there are `count`, at most as many as the pool may have, and tells them what they are told
+    /// first; the next calls have them at once.
+    ///
+    /// # Errors
+    /// A child that cannot be started or does not take what it is told.
+    pub fn warm(&self, count: usize) -> Result<(), CallError> {
+        let mut ready = Vec::new();
+        for _ in 0..count.min(self.shared.options.workers) {
+            let mut lease = self.lease()?;
+            lease.worker.as_mut().ok_or(CallError::Died)?.prepare()?;
+            ready.push(lease);
+        }
+        ready.into_iter().for_each(Lease::free);
+        Ok(())
     }
 
     /// How many children there were.
@@ -178,7 +230,8 @@ impl Shared {
             match orders.recv_timeout(self.options.idle) {
                 Ok(order) => {
                     // Nobody waits any more: the child goes.
-                    order.send(Worker::start(&self.options.program)).ok();
+                    let Options { program, setup, shared, .. } = &self.options;
+                    order.send(Worker::start(program, setup.clone(), *shared)).ok();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,

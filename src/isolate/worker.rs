@@ -1,20 +1,40 @@
 //! One child as its parent sees it.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::frame::{ANSWER_LEN, Greeting, answer_header, value};
-use super::{CallError, Program};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::frame::{ANSWER_LEN, AnswerHeader, Greeting, SETUP, answer_header, request, value};
+use super::{CallError, Patience, Program};
 
 /// How long a child may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a child may take for what it is told first.
+const SETUP_LIMIT: Duration = Duration::from_secs(60);
+
 /// Bytes of a body that are sent at once; with the request before them, if they are all.
 const PIECE: u64 = 128 << 10;
+
+/// Smallest body that goes through shared memory.
+const SHARED_FROM: u64 = 64 << 10;
+
+/// Shared memory that is kept between requests.
+const SHARED_KEPT: u64 = 32 << 20;
+
+/// How much of a child's last words is read.
+const LAST_WORDS: u64 = 4 << 10;
+
+/// What the library says before it ends a process that gets no memory.
+const NO_MEMORY: &str = "memory allocation of";
 
 /// Bytes of an answer that are asked for at once: nearly always all of it.
 const ANSWER_PIECE: usize = 4 << 10;
@@ -24,7 +44,11 @@ const ANSWER_PIECE: usize = 4 << 10;
 pub(super) struct Worker {
     child: Child,
     socket: UnixStream,
+    /// The child's standard output, which it only reads; where large bodies are left.
+    shared: Option<File>,
     greeted: bool,
+    /// What it has still to be told.
+    setup: Option<Arc<Vec<u8>>>,
     /// Number of the last request.
     pub(super) number: u64,
     /// Time that calls have taken, at least the child's processor time.
@@ -33,20 +57,22 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts a child, which is ready some time later.
-    pub(super) fn start(program: &Program) -> io::Result<Self> {
+    pub(super) fn start(program: &Program, setup: Option<Arc<Vec<u8>>>, shared: bool) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
+        let shared = shared.then(|| memfd_create(c"azulite-scanner", MemfdFlags::CLOEXEC).map(File::from)).transpose()?;
+        let output = shared.as_ref().map(File::try_clone).transpose()?;
         let child = Command::new(&program.path)
             .arg0("azulite")
             .args(&program.arguments)
             .env_clear()
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(output.map_or_else(Stdio::null, Stdio::from))
+            .stderr(Stdio::piped())
             // Ctrl-C is for the parent, which still has answers to wait for.
             .process_group(0)
             .spawn()?;
-        Ok(Self { child, socket, greeted: false, number: 0, busy: Duration::ZERO })
+        Ok(Self { child, socket, shared, greeted: false, setup, number: 0, busy: Duration::ZERO })
     }
 
     /// Whether it has not ended.
@@ -54,34 +80,101 @@ impl Worker {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends one request and reads the value of the answer.
+    /// Whether a body of this size goes through shared memory.
+    pub(super) fn shares(&self, body_bytes: u64) -> bool {
+        self.shared.is_some() && body_bytes >= SHARED_FROM
+    }
+
+    /// Sends one request and reads the value of the answer; `piece` gets the values before it.
     pub(super) fn exchange(
         &mut self,
         request: Vec<u8>,
         body: &mut dyn Read,
         body_bytes: u64,
-        limit: Duration,
+        patience: Patience,
+        piece: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
     ) -> Result<Vec<u8>, CallError> {
-        if !self.greeted {
-            self.greet()?;
-        }
+        self.prepare()?;
         let begun = Instant::now();
-        let deadline = Deadline { until: begun + limit, limit };
-        self.send(request, body, body_bytes, deadline)?;
-        let answer = self.receive(self.number, deadline)?;
+        let deadline = Deadline::new(patience);
+        let answer = self.shared_send(request, body, body_bytes, deadline);
+        let answer = answer.and_then(|()| self.receive_all(self.number, deadline, piece));
         self.busy += begun.elapsed();
-        Ok(answer)
+        answer.map_err(|error| self.explained(error))
+    }
+
+    /// Waits until it is ready and tells it what it is told first.
+    pub(super) fn prepare(&mut self) -> Result<(), CallError> {
+        if !self.greeted {
+            self.greet().map_err(|error| self.explained(error))?;
+        }
+        let Some(setup) = self.setup.take() else { return Ok(()) };
+        let size = u64::try_from(setup.len()).unwrap_or(u64::MAX);
+        let framed = request(SETUP, &(), size, self.shares(size)).ok_or(CallError::Garbled("the setup is too long"))?;
+        let deadline = Deadline::new(SETUP_LIMIT.into());
+        let sent = self.shared_send(framed, &mut setup.as_slice(), size, deadline);
+        let answer = sent.and_then(|()| self.receive_all(SETUP, deadline, &mut |_| Ok(())));
+        match value::<Greeting>(&answer.map_err(|error| self.explained(error))?) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(CallError::Start(error)),
+            None => Err(CallError::Start("it does not say whether it took what it was told".into())),
+        }
+    }
+
+    /// Why it died, if that can be told from its last words.
+    fn explained(&mut self, error: CallError) -> CallError {
+        if !matches!(error, CallError::Died) {
+            return error;
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+        let mut words = Vec::new();
+        if let Some(said) = self.child.stderr.take() {
+            said.take(LAST_WORDS).read_to_end(&mut words).ok();
+        }
+        if String::from_utf8_lossy(&words).contains(NO_MEMORY) { CallError::OutOfMemory } else { error }
     }
 
     fn greet(&mut self) -> Result<(), CallError> {
-        let deadline = Deadline { until: Instant::now() + START_LIMIT, limit: START_LIMIT };
-        let greeting = self.receive(0, deadline).map_err(|error| CallError::Start(error.to_string()))?;
+        let deadline = Deadline::new(START_LIMIT.into());
+        let greeting = self.receive_all(0, deadline, &mut |_| Ok(()));
+        let greeting = greeting.map_err(|error| CallError::Start(error.to_string()))?;
         match value::<Greeting>(&greeting) {
             Some(Ok(())) => self.greeted = true,
             Some(Err(error)) => return Err(CallError::Start(error)),
             None => return Err(CallError::Start("it says something else than a child does".into())),
         }
         Ok(())
+    }
+
+    /// Sends the request, and the body where this one's goes.
+    fn shared_send(
+        &mut self,
+        request: Vec<u8>,
+        body: &mut dyn Read,
+        body_bytes: u64,
+        deadline: Deadline,
+    ) -> Result<(), CallError> {
+        let Some(shared) = self.shared.as_ref().filter(|_| self.shares(body_bytes)) else {
+            return self.send(request, body, body_bytes, deadline);
+        };
+        let held = shared.metadata().map_err(CallError::Source)?.len();
+        if held > SHARED_KEPT.max(body_bytes) {
+            shared.set_len(SHARED_KEPT.max(body_bytes)).map_err(CallError::Source)?;
+        }
+        let (mut place, mut buffer) = (0, Vec::new());
+        while place < body_bytes {
+            buffer.clear();
+            (&mut *body).take((body_bytes - place).min(PIECE)).read_to_end(&mut buffer).map_err(CallError::Source)?;
+            let read = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+            if read == 0 {
+                return Err(CallError::Source(ErrorKind::UnexpectedEof.into()));
+            }
+            shared.write_all_at(&buffer, place).map_err(CallError::Source)?;
+            place += read;
+            deadline.left()?;
+        }
+        self.write(&request, deadline)
     }
 
     fn send(
@@ -117,27 +210,42 @@ impl Worker {
         Ok(())
     }
 
-    /// The value of the answer with this number.
-    fn receive(&mut self, number: u64, deadline: Deadline) -> Result<Vec<u8>, CallError> {
+    /// The value of the answer with this number; `piece` gets those before it.
+    fn receive_all(
+        &mut self,
+        number: u64,
+        mut deadline: Deadline,
+        piece: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Result<Vec<u8>, CallError> {
         let mut bytes = Vec::new();
         loop {
-            let wanted = match bytes.first_chunk::<ANSWER_LEN>().map(answer_header) {
-                None => ANSWER_LEN,
+            let header = match bytes.first_chunk::<ANSWER_LEN>().map(answer_header) {
+                None => None,
                 Some(None) => return Err(CallError::Garbled("it is too long")),
-                Some(Some((found, _))) if found != number => {
+                Some(Some(header)) if header.number != number => {
                     return Err(CallError::Garbled("it is of another request"));
                 }
-                Some(Some((_, 0))) => return Err(CallError::Garbled("it is empty")),
-                Some(Some((_, length))) => ANSWER_LEN + length,
-            };
-            if wanted > ANSWER_LEN && bytes.len() >= wanted {
-                if bytes.len() > wanted {
-                    return Err(CallError::Garbled("something follows it"));
+                Some(Some(AnswerHeader { length: 0, piece: false, .. })) => {
+                    return Err(CallError::Garbled("it is empty"));
                 }
+                Some(Some(header)) => Some(header),
+            };
+            let wanted = header.map_or(ANSWER_LEN, |header| ANSWER_LEN + header.length);
+            let Some(header) = header.filter(|_| bytes.len() >= wanted) else {
+                self.read_some(&mut bytes, wanted, deadline)?;
+                continue;
+            };
+            let held = bytes.get(ANSWER_LEN..wanted).unwrap_or_default();
+            if header.piece {
+                piece(held)?;
+                deadline.heard();
+                bytes.drain(..wanted);
+            } else if bytes.len() > wanted {
+                return Err(CallError::Garbled("something follows it"));
+            } else {
                 bytes.drain(..ANSWER_LEN);
                 return Ok(bytes);
             }
-            self.read_some(&mut bytes, wanted, deadline)?;
         }
     }
 
@@ -164,17 +272,35 @@ impl Drop for Worker {
     }
 }
 
-/// When a call has to be over.
+/// When a call has to be over, and when something must have been heard.
 #[derive(Clone, Copy)]
 struct Deadline {
     until: Instant,
-    limit: Duration,
+    silent: Option<Instant>,
+    patience: Patience,
 }
 
 impl Deadline {
+    fn new(patience: Patience) -> Self {
+        let now = Instant::now();
+        Self { until: now + patience.limit, silent: patience.quiet.map(|quiet| now + quiet), patience }
+    }
+
+    fn heard(&mut self) {
+        self.silent = self.patience.quiet.map(|quiet| Instant::now() + quiet);
+    }
+
     fn left(self) -> Result<Duration, CallError> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(CallError::TimedOut(self.limit)) } else { Ok(left) }
+        let now = Instant::now();
+        let left = self.until.saturating_duration_since(now);
+        if left.is_zero() {
+            return Err(CallError::TimedOut(self.patience.limit));
+        }
+        match self.silent.map(|silent| silent.saturating_duration_since(now)) {
+            Some(quiet) if quiet.is_zero() => Err(CallError::Silent(self.patience.quiet.unwrap_or_default())),
+            Some(quiet) => Ok(left.min(quiet)),
+            None => Ok(left),
+        }
     }
 }
 

@@ -29,9 +29,9 @@ fn facts() -> Facts {
 fn shell(workers: usize, script: &str) -> Pool {
     let arguments = vec!["-c".into(), script.into()];
     let program = Program { path: "/bin/sh".into(), arguments };
-    let limits = Limits { memory_bytes: 0, cpu_seconds: 3600, body_bytes: 0 };
+    let limits = Limits { memory_bytes: 0, cpu_seconds: 3600, body_bytes: 0, setup_bytes: 0 };
     let (idle, wait) = (Duration::from_millis(50), Duration::from_millis(50));
-    Pool::start(Options { program, limits, workers, idle, wait }).unwrap()
+    Pool::start(Options { program, limits, workers, idle, wait, setup: None, shared: false }).unwrap()
 }
 
 fn call(pool: &Pool, limit: Duration) -> Result<u32, CallError> {
@@ -117,9 +117,9 @@ fn babble_without_end_is_no_answer() {
 #[test]
 fn a_child_that_cannot_be_started_or_confined_is_named() {
     let program = Program { path: "/nonexistent".into(), arguments: Vec::new() };
-    let limits = Limits { memory_bytes: 0, cpu_seconds: 1, body_bytes: 0 };
+    let limits = Limits { memory_bytes: 0, cpu_seconds: 1, body_bytes: 0, setup_bytes: 0 };
     let (idle, wait) = (Duration::from_secs(1), Duration::from_secs(1));
-    let pool = Pool::start(Options { program, limits, workers: 1, idle, wait }).unwrap();
+    let pool = Pool::start(Options { program, limits, workers: 1, idle, wait, setup: None, shared: false }).unwrap();
     for _ in 0..3 {
         let got = call(&pool, Duration::from_secs(20));
         assert!(matches!(&got, Err(CallError::Start(why)) if why.contains("No such file")), "{got:?}");

@@ -9,7 +9,7 @@ use super::{ContentScanner, Facts, Scan};
 use crate::identify::Lines;
 #[cfg(feature = "libmagic")]
 use crate::identify::libmagic::{LIBMAGIC, Libmagic};
-use crate::isolate::{self, CallError, Counts, Limits, Options, Pool, Program, Service};
+use crate::isolate::{self, CallError, Counts, Limits, Options, Pieces, Pool, Program, Service};
 
 /// The hidden command that a child is started with; what follows are the limits.
 pub const SCANNER: &str = "__scanner";
@@ -40,7 +40,7 @@ pub struct Isolated {
 
 /// Limits of a child that is to take content of `max_bytes`.
 fn limits(max_bytes: u64) -> Limits {
-    Limits { memory_bytes: max_bytes.saturating_add(MEMORY_BYTES), cpu_seconds: CPU_SECONDS, body_bytes: max_bytes }
+    Limits { memory_bytes: max_bytes.saturating_add(MEMORY_BYTES), cpu_seconds: CPU_SECONDS, body_bytes: max_bytes, setup_bytes: 0 }
 }
 
 impl Isolated {
@@ -63,7 +63,7 @@ impl Isolated {
             let path = program.path.clone();
             Libmagic::start(Program { path, arguments: [SCANNER, "0", LIBMAGIC].map(Into::into).to_vec() }, workers)?
         };
-        let pool = Pool::start(Options { program, limits, workers, idle: IDLE, wait: WAIT })?;
+        let pool = Pool::start(Options { program, limits, workers, idle: IDLE, wait: WAIT, setup: None, shared: false })?;
         Ok(Self {
             pool,
             max_bytes,
@@ -118,7 +118,7 @@ impl Service for Rules {
     type Request = Facts;
     type Answer = Result<Option<String>, String>;
 
-    fn answer(&mut self, facts: Facts, body: &[u8]) -> Self::Answer {
+    fn answer(&mut self, facts: Facts, body: &[u8], _: &mut dyn Pieces) -> Self::Answer {
         self.scan(&facts, body)
     }
 }
