@@ -6,6 +6,7 @@ mod bench;
 mod dead;
 mod files;
 mod records;
+mod rules;
 mod topics;
 mod upkeep;
 mod values;
@@ -14,6 +15,7 @@ mod workers;
 pub use bench::{Bench, BenchBlobs, BenchCommand, BenchEvents, BenchKafka, BenchLeases};
 pub use dead::{Dead, DeadCommand, Retry, Which};
 pub use files::{Filetype, Get, Ingest, Reidentify, Scanner};
+pub use rules::{Rules, RulesCommand, YaraChild};
 pub use records::{Consume, Events, EventsCommand, Explain, Produce, Reprocess};
 pub use topics::{Groups, GroupsCommand, Topics, TopicsCommand};
 pub use upkeep::{ConfigArgs, ConfigCommand, LostTasks, Migrate, Serve};
@@ -214,6 +216,12 @@ pub enum Command {
     Worker(Worker),
     /// Show how the workers inside the server stand
     Workers,
+    /// Check YARA rules before they are used; list and reload those in use
+    #[command(
+        after_help = "`check` needs no server and changes nothing: every file is compiled on its own and then all together, as \
+        the worker does it; any file that the worker would leave out makes the exit code 1. The others ask the server."
+    )]
+    Rules(Rules),
     /// Print or check the configuration
     Config(ConfigArgs),
     /// Bring the store to the format that this version opens
@@ -227,6 +235,9 @@ pub enum Command {
     /// Look through content, as a child process
     #[command(name = "__scanner", hide = true)]
     Scanner(Scanner),
+    /// Compile rules or scan with them, as a child process
+    #[command(name = "__yara", hide = true)]
+    YaraChild(YaraChild),
 }
 
 #[cfg(test)]

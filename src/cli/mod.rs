@@ -22,6 +22,7 @@ mod produce;
 mod reidentify;
 mod reprocess;
 mod retry;
+mod rules;
 mod scanner;
 mod target;
 mod topics;
@@ -79,6 +80,8 @@ pub fn main() -> Exit {
         Command::Worker(args) => with_config(&cli, |loaded| worker::run(&loaded.config, args)),
         Command::Workers => with_config(&cli, |loaded| worker::list(&cli.global, &loaded.config)),
         Command::Scanner(args) => scanner::run(args),
+        Command::YaraChild(args) => rules::child(args),
+        Command::Rules(args) => with_config(&cli, |loaded| rules::run(&cli.global, &loaded.config, &args.command)),
         Command::Migrate(args) => with_config(&cli, |loaded| migrate::run(&cli.global, &loaded.config, args)),
     }
 }

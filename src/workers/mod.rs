@@ -13,6 +13,7 @@ mod run;
 pub mod start;
 pub mod upstream;
 mod wire;
+pub mod yara;
 
 pub use frame::{Job, Outcome, Status, Worker};
 pub use local::{LocalUpstream, Release};

@@ -1,0 +1,384 @@
+//! The child's side: compiles rules, and scans objects and what is in them.
+//!
+//! What runs here is C code over hostile bytes and texts, confined by [`crate::isolate`]. Compiled rules that it loads are
+//! those that another child of this worker made.
+
+use std::collections::HashSet;
+use std::io::{self, Cursor};
+use std::ops::ControlFlow;
+
+use bincode::config::standard;
+use bincode::serde::decode_from_slice;
+use rustix::process::setpriority_process;
+use yara::{
+    CallbackMsg, CallbackReturn, CompileErrorLevel, Compiler, MetadataValue, ScanFlags, Scanner, Yara, YaraError,
+    YaraErrorKind,
+};
+
+use super::ask::{
+    Archive, Ask, EXTERNALS, Expand, Externals, Found, Hit, Listed, Member, Meta, Publish, Row, Scan, Scanned, Sources,
+    Told,
+};
+use super::directory::TOTAL_MAX_BYTES;
+use crate::archive;
+use crate::isolate::{self, Limits, Pieces, Service};
+
+/// The hidden command that a child is started with; what follows are what it is for and its limits.
+pub const CHILD: &str = "__yara";
+
+/// What a child is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Compiles, and leaves the processor to those that scan.
+    Compile,
+    /// Scans.
+    Scan,
+}
+
+/// Most matches of one object and its members that are told.
+const ROWS_MAX: usize = 20_000;
+/// Most matches of one pattern that are told.
+const PATTERN_ROWS_MAX: usize = 1_000;
+/// Most bytes of a match that are told: what a feature's value holds in base64.
+pub(super) const ROW_BYTES_MAX: usize = 3_000;
+/// Most bytes of all matches that are told.
+const BYTES_MAX: usize = 8 << 20;
+/// Most bytes of one rule's metadata and tags that are told.
+const METAS_MAX: usize = 128 << 10;
+/// Bytes in one piece.
+const PIECE: usize = 256 << 10;
+/// Expanded bytes from which the ratio counts.
+const RATIO_FROM: u64 = 16 << 20;
+
+/// Compiled rules that are taken.
+pub(super) const SETUP_MAX: u64 = 1 << 30;
+
+/// Limits of a child that takes bodies of `body_bytes` and may use `memory_bytes`.
+pub(super) fn limits(body_bytes: u64, memory_bytes: u64) -> Limits {
+    Limits { memory_bytes, cpu_seconds: 24 * 3600, body_bytes, setup_bytes: SETUP_MAX }
+}
+
+/// Is such a child.
+///
+/// # Errors
+/// As [`isolate::serve`].
+pub fn serve(role: Role, body_bytes: u64, memory_bytes: u64) -> io::Result<()> {
+    if role == Role::Compile {
+        // Compiling is not urgent. Refused: it goes on as it is.
+        setpriority_process(None, 10).ok();
+    }
+    isolate::serve(&limits(body_bytes, memory_bytes), Engine::start)
+}
+
+/// Compiler and scanner.
+pub(super) struct Engine {
+    /// Lives as long as the process, as do its rules.
+    scanner: Option<Scanner<'static>>,
+    // Keeps the library's settings.
+    _library: Yara,
+}
+
+impl Engine {
+    pub(super) fn start() -> Result<Self, String> {
+        let told = |error: YaraError| error.to_string();
+        let library = Yara::new().map_err(told)?;
+        // The bytes are at hand: a million matches need not be copied.
+        library.set_configuration_max_match_data(0).map_err(told)?;
+        Ok(Self { scanner: None, _library: library })
+    }
+}
+
+impl Service for Engine {
+    type Request = Ask;
+    type Answer = Told;
+
+    fn answer(&mut self, ask: Ask, body: &[u8], pieces: &mut dyn Pieces) -> Told {
+        match ask {
+            Ask::Check => {
+                for (namespace, text) in sources(body).unwrap_or_default() {
+                    let checked = compiler().and_then(|compiler| add(compiler, &namespace, &text)).err();
+                    // A parent that is gone ends this process anyway.
+                    pieces.send(&Found::Checked(checked)).ok();
+                }
+                Told::Checked
+            }
+            Ask::Link => Told::Linked(link(&sources(body).unwrap_or_default(), pieces)),
+            Ask::Scan(scan) => {
+                let Some(scanner) = &mut self.scanner else {
+                    let mut failed = Listed::default();
+                    failed.add(|| "there are no rules".into());
+                    return Told::Scanned(Scanned { failed, ..Scanned::default() });
+                };
+                Told::Scanned(Scanning { scanner, scan: &scan, pieces, interesting: HashSet::new(), told: Scanned::default(), bytes: 0, sent: 0 }.run(body))
+            }
+        }
+    }
+
+    fn prepare(&mut self, setup: &[u8]) -> Result<(), String> {
+        let rules = yara::Rules::load_from_stream(Cursor::new(setup)).map_err(|error| error.to_string())?;
+        let rules: &'static yara::Rules = Box::leak(Box::new(rules));
+        let mut scanner = rules.scanner().map_err(|error| error.to_string())?;
+        // Without its signal handlers: a fault ends this process, which is what it is for.
+        scanner.set_flags(ScanFlags::REPORT_RULES_MATCHING | ScanFlags::NO_TRYCATCH);
+        self.scanner = Some(scanner);
+        Ok(())
+    }
+}
+
+fn sources(body: &[u8]) -> Option<Sources> {
+    const MOST: usize = 1 << 30;
+    let (sources, used) = decode_from_slice::<Sources, _>(body, standard().with_limit::<MOST>()).ok()?;
+    (used == body.len() && u64::try_from(used).ok()? <= 2 * TOTAL_MAX_BYTES).then_some(sources)
+}
+
+type Refused = (usize, String);
+
+fn compiler() -> Result<Compiler, Refused> {
+    let start = || {
+        let mut compiler = Compiler::new()?;
+        for name in EXTERNALS {
+            compiler.define_variable(name, "")?;
+        }
+        compiler.disable_include_directive();
+        Ok(compiler)
+    };
+    start().map_err(|error: YaraError| (0, error.to_string()))
+}
+
+fn add(compiler: Compiler, namespace: &str, text: &str) -> Result<Compiler, Refused> {
+    compiler.add_rules_str_with_namespace(text, namespace).map_err(|error| match error {
+        yara::Error::Compile(errors) => {
+            let first = errors.iter().find(|error| matches!(error.level, CompileErrorLevel::Error));
+            first.map_or_else(|| (0, errors.to_string()), |error| (error.line, error.message.clone()))
+        }
+        error @ (yara::Error::Io(_) | yara::Error::Yara(_)) => (0, error.to_string()),
+    })
+}
+
+fn link(sources: &Sources, pieces: &mut dyn Pieces) -> Result<(), (Option<u64>, String)> {
+    let mut linked = compiler().map_err(|(_, reason)| (None, reason))?;
+    for (number, (namespace, text)) in (0..).zip(sources) {
+        linked = add(linked, namespace, text).map_err(|(line, reason)| (Some(number), format!("line {line}: {reason}")))?;
+    }
+    let told = |error: &dyn std::fmt::Display| (None, error.to_string());
+    let mut rules = linked.compile_rules().map_err(|error| told(&error))?;
+    let mut bytes = Vec::new();
+    rules.save_to_stream(&mut bytes).map_err(|error| told(&error))?;
+    for piece in bytes.chunks(PIECE) {
+        pieces.send(&Found::Bytes(piece.to_vec())).map_err(|error| told(&error))?;
+    }
+    Ok(())
+}
+
+/// One object on its way.
+struct Scanning<'a> {
+    scanner: &'a mut Scanner<'static>,
+    scan: &'a Scan,
+    pieces: &'a mut dyn Pieces,
+    /// SHA-256 of the members that were told.
+    interesting: HashSet<[u8; 32]>,
+    told: Scanned,
+    /// Rows and bytes that were sent.
+    sent: usize,
+    bytes: usize,
+}
+
+/// The parent is gone.
+struct Gone;
+
+impl Scanning<'_> {
+    fn run(mut self, body: &[u8]) -> Scanned {
+        let externals = self.scan.externals.clone();
+        if self.one(0, "", &externals, body).is_err() {
+            return self.told;
+        }
+        if let Some(expand) = self.scan.expand.clone() {
+            self.members(&expand, body);
+        }
+        self.told
+    }
+
+    /// Scans the members.
+    fn members(&mut self, expand: &Expand, body: &[u8]) {
+        let limits = archive::Limits {
+            max_total_expanded: expand.max_total_expanded,
+            max_members: expand.max_members,
+            max_ratio: expand.max_ratio,
+            ratio_from: RATIO_FROM,
+            max_nesting: expand.max_nesting,
+            max_member: expand.max_member,
+        };
+        // Time is the parent's: it ends this process.
+        let options = archive::Options {
+            name: &self.scan.externals.filename,
+            limits: &limits,
+            passwords: &expand.passwords,
+            go_on: &|| true,
+        };
+        let mut number = 0;
+        let report = archive::walk(body, &options, &mut |member| {
+            number += 1;
+            match self.member(number, &member) {
+                Ok(()) if !self.told.out_of_memory => ControlFlow::Continue(()),
+                Ok(()) | Err(Gone) => ControlFlow::Break(()),
+            }
+        });
+        self.told.archive = report.map(|report| Archive::of(report, expand.max_member));
+    }
+
+    fn member(&mut self, number: u64, member: &archive::Member<'_>) -> Result<(), Gone> {
+        let sha256 = hex(&member.sha256);
+        if member.duplicate {
+            let known = self.interesting.contains(&member.sha256);
+            return if known { self.send(&Found::Again { sha256, path: member.path.to_owned() }) } else { Ok(()) };
+        }
+        self.send(&Found::Began { member: number, path: member.path.to_owned() })?;
+        let hits = self.one(number, member.path, &Externals::of(member.path, ""), member.bytes)?;
+        let published = match self.scan.publish {
+            Publish::None => false,
+            Publish::Matched => hits,
+            Publish::All => true,
+        };
+        if !hits && !published {
+            return Ok(());
+        }
+        self.interesting.insert(member.sha256);
+        self.send(&Found::Member(Member {
+            path: member.path.to_owned(),
+            sha256,
+            size: u64::try_from(member.bytes.len()).unwrap_or(u64::MAX),
+            unsafe_path: member.unsafe_path,
+            published,
+        }))?;
+        for piece in member.bytes.chunks(PIECE).filter(|_| published) {
+            self.send(&Found::Bytes(piece.to_vec()))?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, found: &Found) -> Result<(), Gone> {
+        self.pieces.send(found).map_err(|_| Gone)
+    }
+
+    /// Scans `bytes` and sends what hits; whether anything does.
+    fn one(&mut self, number: u64, path: &str, externals: &Externals, bytes: &[u8]) -> Result<bool, Gone> {
+        if self.scan.skip.contains(&number) {
+            self.told.timed_out.add(|| path.to_owned());
+            return Ok(false);
+        }
+        let (mut hits, mut bounds) = (Vec::new(), Bounds { rows: self.sent, bytes: self.bytes, all: 0, told: 0 });
+        let scanned = self.matches(externals, bytes, &mut |rule| hits.push(bounds.hit(rule, bytes)));
+        (self.sent, self.bytes) = (bounds.rows, bounds.bytes);
+        self.told.rows += bounds.all;
+        self.told.rows_cut += bounds.all - bounds.told;
+        match scanned.map_err(|error| error.kind) {
+            Ok(()) => {}
+            Err(YaraErrorKind::ScanTimeout) => self.told.timed_out.add(|| path.to_owned()),
+            Err(YaraErrorKind::InsufficientMemory) => self.told.out_of_memory = true,
+            Err(kind) => self.told.failed.add(|| format!("{path}: {kind}")),
+        }
+        for mut hit in hits.iter_mut().map(std::mem::take) {
+            let mut rows = std::mem::take(&mut hit.rows);
+            self.send(&Found::Hit(hit))?;
+            while !rows.is_empty() {
+                let (mut held, mut count) = (0, 0);
+                while let Some(row) = rows.get(count).filter(|_| held < PIECE) {
+                    held += row.bytes.len() + row.pattern.len() + 32;
+                    count += 1;
+                }
+                let rest = rows.split_off(count);
+                self.send(&Found::Rows(std::mem::replace(&mut rows, rest)))?;
+            }
+        }
+        Ok(!hits.is_empty())
+    }
+
+    fn matches(
+        &mut self,
+        externals: &Externals,
+        bytes: &[u8],
+        hit: &mut dyn FnMut(&yara::Rule<'_>),
+    ) -> Result<(), YaraError> {
+        for (name, value) in EXTERNALS.into_iter().zip(externals.values()) {
+            self.scanner.define_variable(name, value.replace('\0', " ").as_str())?;
+        }
+        self.scanner.set_timeout(i32::try_from(self.scan.file_timeout_s).unwrap_or(i32::MAX));
+        self.scanner.scan_mem_callback(bytes, |said| {
+            if let CallbackMsg::RuleMatching(rule) = said {
+                hit(&rule);
+            }
+            CallbackReturn::Continue
+        })
+    }
+}
+
+impl Archive {
+    fn of(report: archive::Report, max_member: u64) -> Self {
+        Self {
+            members: report.members,
+            encrypted: report.encrypted > 0,
+            corrupt: report.corrupt.clone(),
+            limit: report.limit.is_some(),
+            unsupported: report.unsupported > 0,
+            unsafe_paths: report.unsafe_paths,
+            troubled: report.is_troubled(),
+            notes: report.notes(max_member),
+            passwords: report.passwords,
+        }
+    }
+}
+
+/// Lower-case digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What may still be told.
+struct Bounds {
+    rows: usize,
+    bytes: usize,
+    all: u64,
+    told: u64,
+}
+
+impl Bounds {
+    /// What is told of a rule that matches `body`.
+    fn hit(&mut self, rule: &yara::Rule<'_>, body: &[u8]) -> Hit {
+        let mut hit = Hit { namespace: rule.namespace.into(), name: rule.identifier.into(), ..Hit::default() };
+        let mut left = METAS_MAX;
+        let mut fits = |length: usize| {
+            let fits = length <= left;
+            left -= if fits { length } else { 0 };
+            fits
+        };
+        hit.tags = rule.tags.iter().filter(|tag| fits(tag.len() + 8)).map(|tag| (*tag).to_owned()).collect();
+        for meta in &rule.metadatas {
+            let value = match &meta.value {
+                MetadataValue::Integer(value) => Meta::Integer(*value),
+                MetadataValue::String(value) => Meta::Text((*value).to_owned()),
+                MetadataValue::Boolean(value) => Meta::Boolean(*value),
+            };
+            let length = if let Meta::Text(text) = &value { text.len() } else { 8 };
+            if fits(meta.identifier.len() + length + 16) {
+                hit.metas.push((meta.identifier.to_owned(), value));
+            }
+        }
+        for pattern in &rule.strings {
+            self.all += u64::try_from(pattern.matches.len()).unwrap_or(u64::MAX);
+            for found in pattern.matches.iter().take(PATTERN_ROWS_MAX) {
+                if self.rows >= ROWS_MAX || self.bytes >= BYTES_MAX {
+                    break;
+                }
+                let place = found.offset..found.offset.saturating_add(found.length.min(ROW_BYTES_MAX));
+                let bytes = body.get(place).unwrap_or_default().to_vec();
+                self.rows += 1;
+                self.bytes += bytes.len();
+                self.told += 1;
+                let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+                let (offset, size) = (number(found.offset), number(found.length));
+                hit.rows.push(Row { pattern: pattern.identifier.to_owned(), offset, size, bytes });
+            }
+        }
+        hit
+    }
+}
