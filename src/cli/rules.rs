@@ -71,7 +71,10 @@ fn print(out: &mut impl Write, checked: &Checked) -> std::io::Result<()> {
     }
     for rule in &checked.need_signatures {
         let rule = output::printable(rule);
-        writeln!(out, "warning: {rule} never matches: it looks at PE signatures (pe.signatures, pe.is_signed), not read here")?;
+        writeln!(
+            out,
+            "warning: {rule} never matches: it looks at PE signatures (pe.signatures, pe.is_signed), not read here"
+        )?;
     }
     let set = checked.hash.as_ref().map(|hash| format!(", set {hash}")).unwrap_or_default();
     writeln!(out, "{} files, {} rules{set}, {} errors", checked.files.len(), checked.rules, checked.errors.len())?;

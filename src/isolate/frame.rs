@@ -157,7 +157,10 @@ mod tests {
     fn an_answer_is_laid_out_as_drawn() {
         let bytes = answer(7, &Some(1_u8)).unwrap();
         assert_eq!(bytes, b"\x07\0\0\0\0\0\0\0\x02\0\0\0\x01\x01");
-        assert_eq!(answer_header(bytes.first_chunk().unwrap()), Some(AnswerHeader { number: 7, length: 2, piece: false }));
+        assert_eq!(
+            answer_header(bytes.first_chunk().unwrap()),
+            Some(AnswerHeader { number: 7, length: 2, piece: false })
+        );
         assert_eq!(value::<Option<u8>>(&bytes[ANSWER_LEN..]), Some(Some(1)));
     }
 

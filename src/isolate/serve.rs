@@ -84,12 +84,7 @@ impl Pieces for Output<'_> {
     }
 }
 
-fn answer_all<S: Service>(
-    mut service: S,
-    limits: &Limits,
-    socket: &UnixStream,
-    shared: &File,
-) -> io::Result<()> {
+fn answer_all<S: Service>(mut service: S, limits: &Limits, socket: &UnixStream, shared: &File) -> io::Result<()> {
     let mut input = BufReader::with_capacity(64 << 10, socket);
     let mut output = socket;
     let mut fixed = [0; REQUEST_LEN];

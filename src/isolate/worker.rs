@@ -1,7 +1,7 @@
 //! One child as its parent sees it.
 
-use std::io::{self, ErrorKind, Read, Write};
 use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -59,7 +59,8 @@ impl Worker {
     /// Starts a child, which is ready some time later.
     pub(super) fn start(program: &Program, setup: Option<Arc<Vec<u8>>>, shared: bool) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
-        let shared = shared.then(|| memfd_create(c"azulite-scanner", MemfdFlags::CLOEXEC).map(File::from)).transpose()?;
+        let shared =
+            shared.then(|| memfd_create(c"azulite-scanner", MemfdFlags::CLOEXEC).map(File::from)).transpose()?;
         let output = shared.as_ref().map(File::try_clone).transpose()?;
         let child = Command::new(&program.path)
             .arg0("azulite")

@@ -40,7 +40,12 @@ pub struct Isolated {
 
 /// Limits of a child that is to take content of `max_bytes`.
 fn limits(max_bytes: u64) -> Limits {
-    Limits { memory_bytes: max_bytes.saturating_add(MEMORY_BYTES), cpu_seconds: CPU_SECONDS, body_bytes: max_bytes, setup_bytes: 0 }
+    Limits {
+        memory_bytes: max_bytes.saturating_add(MEMORY_BYTES),
+        cpu_seconds: CPU_SECONDS,
+        body_bytes: max_bytes,
+        setup_bytes: 0,
+    }
 }
 
 impl Isolated {
@@ -63,7 +68,8 @@ impl Isolated {
             let path = program.path.clone();
             Libmagic::start(Program { path, arguments: [SCANNER, "0", LIBMAGIC].map(Into::into).to_vec() }, workers)?
         };
-        let pool = Pool::start(Options { program, limits, workers, idle: IDLE, wait: WAIT, setup: None, shared: false })?;
+        let pool =
+            Pool::start(Options { program, limits, workers, idle: IDLE, wait: WAIT, setup: None, shared: false })?;
         Ok(Self {
             pool,
             max_bytes,

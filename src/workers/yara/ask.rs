@@ -30,6 +30,8 @@ pub struct Scan {
     pub file_timeout_s: u32,
     /// Which members' bytes are wanted.
     pub publish: Publish,
+    /// How many of them at most.
+    pub publish_max: u64,
     /// Members that are not scanned, because they kept a scanner busy for too long; 0 is the object itself.
     pub skip: Vec<u64>,
 }
@@ -137,7 +139,9 @@ pub struct Scanned {
     pub timed_out: Listed,
     /// Members that the library gave up for another reason, with it.
     pub failed: Listed,
-    /// Matches that were not sent, and matches there were.
+    /// Members that were to be published, but are too many.
+    pub unpublished: u64,
+    /// Matches that were not sent.
     pub rows_cut: u64,
     /// All matches of all hits.
     pub rows: u64,
@@ -219,6 +223,13 @@ impl Hit {
             Meta::Integer(value) if key == name => Some(*value),
             Meta::Integer(_) | Meta::Text(_) | Meta::Boolean(_) => None,
         })
+    }
+
+    /// Whether it counts for a file of this path: metadata `filetype` lists the endings it is for.
+    #[must_use]
+    pub fn counts(&self, path: &str) -> bool {
+        let mut endings = self.texts("filetype").flat_map(str::split_whitespace).peekable();
+        endings.peek().is_none() || endings.any(|ending| path.ends_with(ending))
     }
 
     /// The texts that a metadata name stands for.

@@ -49,7 +49,7 @@ impl Children {
 }
 
 /// A rule file in use.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FileInUse {
     /// Below the directory.
     pub path: String,

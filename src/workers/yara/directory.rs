@@ -36,7 +36,7 @@ pub struct Wanted {
 }
 
 /// A file that is left out.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LeftOut {
     /// Below the directory.
     pub path: String,
@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn namespaces_are_folders_and_stem() {
-        let files = [("b/c.d/e.yara", RULE), ("a.yar", RULE), ("x.txt", RULE), (".git/h.yar", RULE), ("b/.i.yar", RULE)];
+        let files =
+            [("b/c.d/e.yara", RULE), ("a.yar", RULE), ("x.txt", RULE), (".git/h.yar", RULE), ("b/.i.yar", RULE)];
         let found = read_all(&files);
         let found: Vec<_> = found.files.iter().map(|file| (file.path.as_str(), file.namespace.as_str())).collect();
         assert_eq!(found, [("a.yar", "a"), ("b/c.d/e.yara", "b.c.d.e")]);
@@ -378,7 +379,8 @@ mod tests {
         std::os::unix::fs::symlink(outside.path().join("secret.yar"), folder.path().join("z.yar")).unwrap();
         let found = read(folder.path(), &Wanted::default()).unwrap();
         assert!(found.files.is_empty());
-        let reasons: Vec<_> = found.left_out.iter().map(|left| (left.path.as_str(), left.line, left.reason.as_str())).collect();
+        let reasons: Vec<_> =
+            found.left_out.iter().map(|left| (left.path.as_str(), left.line, left.reason.as_str())).collect();
         let [a, b, c, d, e, z] = reasons.as_slice() else { panic!("{reasons:?}") };
         assert_eq!(*a, ("a.yar", 2, "include \"../x.yar\": `..` is not followed"));
         assert_eq!(b.2, "include \"/etc/passwd\": an absolute path is not followed");

@@ -109,7 +109,19 @@ impl Service for Engine {
                     failed.add(|| "there are no rules".into());
                     return Told::Scanned(Scanned { failed, ..Scanned::default() });
                 };
-                Told::Scanned(Scanning { scanner, scan: &scan, pieces, interesting: HashSet::new(), told: Scanned::default(), bytes: 0, sent: 0 }.run(body))
+                Told::Scanned(
+                    Scanning {
+                        scanner,
+                        scan: &scan,
+                        pieces,
+                        interesting: HashSet::new(),
+                        published: 0,
+                        told: Scanned::default(),
+                        bytes: 0,
+                        sent: 0,
+                    }
+                    .run(body),
+                )
             }
         }
     }
@@ -158,7 +170,8 @@ fn add(compiler: Compiler, namespace: &str, text: &str) -> Result<Compiler, Refu
 fn link(sources: &Sources, pieces: &mut dyn Pieces) -> Result<(), (Option<u64>, String)> {
     let mut linked = compiler().map_err(|(_, reason)| (None, reason))?;
     for (number, (namespace, text)) in (0..).zip(sources) {
-        linked = add(linked, namespace, text).map_err(|(line, reason)| (Some(number), format!("line {line}: {reason}")))?;
+        linked =
+            add(linked, namespace, text).map_err(|(line, reason)| (Some(number), format!("line {line}: {reason}")))?;
     }
     let told = |error: &dyn std::fmt::Display| (None, error.to_string());
     let mut rules = linked.compile_rules().map_err(|error| told(&error))?;
@@ -177,6 +190,8 @@ struct Scanning<'a> {
     pieces: &'a mut dyn Pieces,
     /// SHA-256 of the members that were told.
     interesting: HashSet<[u8; 32]>,
+    /// Members that are published.
+    published: u64,
     told: Scanned,
     /// Rows and bytes that were sent.
     sent: usize,
@@ -185,6 +200,15 @@ struct Scanning<'a> {
 
 /// The parent is gone.
 struct Gone;
+
+/// What a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Hits {
+    None,
+    /// Of rules that are for files of other names.
+    Some,
+    Count,
+}
 
 impl Scanning<'_> {
     fn run(mut self, body: &[u8]) -> Scanned {
@@ -234,12 +258,15 @@ impl Scanning<'_> {
         }
         self.send(&Found::Began { member: number, path: member.path.to_owned() })?;
         let hits = self.one(number, member.path, &Externals::of(member.path, ""), member.bytes)?;
-        let published = match self.scan.publish {
+        let wanted = match self.scan.publish {
             Publish::None => false,
-            Publish::Matched => hits,
+            Publish::Matched => hits == Hits::Count,
             Publish::All => true,
         };
-        if !hits && !published {
+        let published = wanted && self.published < self.scan.publish_max;
+        self.published += u64::from(published);
+        self.told.unpublished += u64::from(wanted && !published);
+        if hits == Hits::None && !published {
             return Ok(());
         }
         self.interesting.insert(member.sha256);
@@ -260,11 +287,11 @@ impl Scanning<'_> {
         self.pieces.send(found).map_err(|_| Gone)
     }
 
-    /// Scans `bytes` and sends what hits; whether anything does.
-    fn one(&mut self, number: u64, path: &str, externals: &Externals, bytes: &[u8]) -> Result<bool, Gone> {
+    /// Scans `bytes` and sends what hits.
+    fn one(&mut self, number: u64, path: &str, externals: &Externals, bytes: &[u8]) -> Result<Hits, Gone> {
         if self.scan.skip.contains(&number) {
             self.told.timed_out.add(|| path.to_owned());
-            return Ok(false);
+            return Ok(Hits::None);
         }
         let (mut hits, mut bounds) = (Vec::new(), Bounds { rows: self.sent, bytes: self.bytes, all: 0, told: 0 });
         let scanned = self.matches(externals, bytes, &mut |rule| hits.push(bounds.hit(rule, bytes)));
@@ -277,7 +304,9 @@ impl Scanning<'_> {
             Err(YaraErrorKind::InsufficientMemory) => self.told.out_of_memory = true,
             Err(kind) => self.told.failed.add(|| format!("{path}: {kind}")),
         }
-        for mut hit in hits.iter_mut().map(std::mem::take) {
+        let mut found = Hits::None;
+        for mut hit in hits {
+            found = found.max(if hit.counts(path) { Hits::Count } else { Hits::Some });
             let mut rows = std::mem::take(&mut hit.rows);
             self.send(&Found::Hit(hit))?;
             while !rows.is_empty() {
@@ -290,7 +319,7 @@ impl Scanning<'_> {
                 self.send(&Found::Rows(std::mem::replace(&mut rows, rest)))?;
             }
         }
-        Ok(!hits.is_empty())
+        Ok(found)
     }
 
     fn matches(

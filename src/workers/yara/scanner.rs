@@ -116,7 +116,8 @@ impl Scanners {
     ) -> Result<Findings, CallError> {
         let mut scan = scan.clone();
         loop {
-            let mut gathering = Gathering { findings: Findings::default(), begun: 0, pending: None, publish: &mut *publish };
+            let mut gathering =
+                Gathering { findings: Findings::default(), begun: 0, pending: None, publish: &mut *publish };
             gathering.findings.files.push(FileHits::default());
             let quiet = Some(Duration::from_secs(u64::from(scan.file_timeout_s)) + SILENCE);
             let patience = Patience { limit: deadline.saturating_duration_since(Instant::now()), quiet };
@@ -196,7 +197,8 @@ impl Gathering<'_, '_> {
     /// Publishes a member whose bytes are all there.
     fn whole(&mut self) -> Result<(), CallError> {
         let Some((_, held)) = &mut self.pending else { return Ok(()) };
-        let all = |(member, bytes): &(Member, Vec<u8>)| u64::try_from(bytes.len()).is_ok_and(|size| size == member.size);
+        let all =
+            |(member, bytes): &(Member, Vec<u8>)| u64::try_from(bytes.len()).is_ok_and(|size| size == member.size);
         if let Some((member, bytes)) = held.take_if(|held| all(held)) {
             let refused = |reason| CallError::Source(std::io::Error::new(ErrorKind::Other, reason));
             (self.publish)(&member, &bytes).map_err(refused)?;

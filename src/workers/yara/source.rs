@@ -353,7 +353,8 @@ mod tests {
     fn includes_are_found_outside_of_rules() {
         let text = "include \"a/b.yar\"\nrule include_x { meta: include = \"no\" condition: true } include\t\"c\"";
         let includes = parse(text).includes;
-        let found: Vec<_> = includes.iter().map(|include| (include.path.as_str(), &text[include.place.clone()])).collect();
+        let found: Vec<_> =
+            includes.iter().map(|include| (include.path.as_str(), &text[include.place.clone()])).collect();
         assert_eq!(found, [("a/b.yar", "include \"a/b.yar\""), ("c", "include\t\"c\"")]);
     }
 
@@ -367,10 +368,12 @@ mod tests {
 
     #[test]
     fn conditions_that_look_at_signatures_are_never_true_for_the_compiler() {
-        let text = "rule a { condition: true }\nrule b { strings: $a = \"condition:\" condition: $a and\n\npe.is_signed }
+        let text =
+            "rule a { condition: true }\nrule b { strings: $a = \"condition:\" condition: $a and\n\npe.is_signed }
 rule c { condition: pe.signatures[0].issuer == \"}\" } rule d { condition: true }";
         let compiled = without_signatures(text, &parse(text));
-        let expected = "rule a { condition: true }\nrule b { strings: $a = \"condition:\" condition: false and any of them \n\n}
+        let expected =
+            "rule a { condition: true }\nrule b { strings: $a = \"condition:\" condition: false and any of them \n\n}
 rule c { condition: false } rule d { condition: true }";
         assert_eq!(compiled, expected);
         assert!(matches!(without_signatures("rule a {", &parse("rule a {")), Cow::Borrowed(_)));
