@@ -1,4 +1,4 @@
-//! `azulite rules`: check YARA rules before they are used. And the children that compile and use rules.
+//! `azulite rules`: check YARA rules before they are used; show and reload those in use. And the children that compile and use rules.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,9 +7,12 @@ use serde::Serialize;
 
 use super::args::{Global, RulesCommand, YaraChild};
 use super::exit::Exit;
-use super::output::{self, Refusal};
+use super::output::{self, Refusal, Table};
+use super::target::Target;
+use crate::client::{Client, Payload, encoded};
 use crate::config::Config;
-use crate::workers::yara::{self, BuildError, Children, FileInUse, LeftOut, RuleSet, Wanted};
+use crate::workers::start::wanted_rules;
+use crate::workers::yara::{self, BuildError, Children, FileInUse, LeftOut, Listing, RuleSet};
 
 /// Answers on standard input until that is closed. There is nobody to tell of trouble: who asked notices by itself.
 pub(super) fn child(args: &YaraChild) -> Exit {
@@ -20,10 +23,65 @@ pub(super) fn child(args: &YaraChild) -> Exit {
 }
 
 /// Does what `command` says.
-pub(super) fn run(global: &Global, _config: &Config, command: &RulesCommand) -> Exit {
+pub(super) fn run(global: &Global, config: &Config, command: &RulesCommand) -> Exit {
     output::finish(match command {
-        RulesCommand::Check { dir } => check(global, dir),
+        RulesCommand::Check { dir } => check(global, config, dir),
+        RulesCommand::List => list(global, config),
+        RulesCommand::Reload => reload(global, config),
+        RulesCommand::Report { name, version } => report(global, config, name, version),
     })
+}
+
+fn server(config: &Config) -> Result<Client, Refusal> {
+    match Target::for_reading(config)? {
+        Target::Server(client) => Ok(client),
+        Target::Store(_) => Err(Refusal::failed("no server runs here, so no rules are in use")),
+    }
+}
+
+fn list(global: &Global, config: &Config) -> Result<Exit, Refusal> {
+    let listing = server(config)?.get_json::<Listing>("/api/azulite/v1/rules")?;
+    let listing = listing.ok_or_else(|| Refusal::failed("the server runs no YARA worker (workers.yara.enabled)"))?;
+    show(global, &listing)
+}
+
+fn reload(global: &Global, config: &Config) -> Result<Exit, Refusal> {
+    let path = "/api/azulite/v1/rules/reload";
+    let listing: Listing = server(config)?.post(path, "application/json", &Payload::Bytes(b""))?;
+    show(global, &listing)
+}
+
+/// Prints the rules in use; files that are left out are named and make no failure, because the others work.
+fn show(global: &Global, listing: &Listing) -> Result<Exit, Refusal> {
+    let out = &mut output::stdout();
+    if global.json {
+        output::print_json(out, listing)?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["FILE", "NAMESPACE", "RULES", "SHA256"]);
+    for file in &listing.files {
+        let text = |text: &str| output::printable(text).into_owned();
+        table.row([text(&file.path), text(&file.namespace), file.rules.len().to_string(), text(&file.sha256)]);
+    }
+    table.print(out)?;
+    print_troubles(out, &listing.errors, &listing.need_signatures)?;
+    if let Some(failure) = &listing.failure {
+        writeln!(out, "the last reload changed nothing: {}", output::printable(failure))?;
+    }
+    let hash = listing.hash.as_deref().unwrap_or("none");
+    let (dir, files, rules) = (output::printable(&listing.dir), listing.files.len(), listing.rules);
+    writeln!(out, "{dir}: {files} files, {rules} rules, set {hash}, {} files left out", listing.errors.len())?;
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+/// Prints the report over a package: JSON, with or without `--json`, as the absorbed scanner sent it.
+fn report(_global: &Global, config: &Config, name: &str, version: &str) -> Result<Exit, Refusal> {
+    let path = format!("/api/azulite/v1/rules/packages/{}/{}", encoded(name), encoded(version));
+    let report = server(config)?.get_json::<serde_json::Value>(&path)?;
+    let unknown = || Refusal::failed(format!("nothing is known of package {name} {version}"));
+    output::print_json(&mut output::stdout(), &report.ok_or_else(unknown)?)?;
+    Ok(Exit::Done)
 }
 
 /// The result of `check` with `--json`.
@@ -47,8 +105,9 @@ impl From<RuleSet> for Checked {
     }
 }
 
-fn check(global: &Global, dir: &Path) -> Result<Exit, Refusal> {
-    let checked = match yara::build(dir, &Wanted::default(), &Children::this()) {
+fn check(global: &Global, config: &Config, dir: &Path) -> Result<Exit, Refusal> {
+    let wanted = wanted_rules(&config.workers.yara).map_err(Refusal::usage)?;
+    let checked = match yara::build(dir, &wanted, &Children::this()) {
         Ok(set) => Checked::from(set),
         Err(BuildError::Nothing { left_out, .. }) if !left_out.is_empty() => {
             Checked { errors: left_out, ..Checked::default() }
@@ -65,18 +124,24 @@ fn check(global: &Global, dir: &Path) -> Result<Exit, Refusal> {
 }
 
 fn print(out: &mut impl Write, checked: &Checked) -> std::io::Result<()> {
-    for LeftOut { path, line, reason } in &checked.errors {
+    print_troubles(out, &checked.errors, &checked.need_signatures)?;
+    let hash = checked.hash.as_ref().map(|hash| format!(", set {hash}")).unwrap_or_default();
+    writeln!(out, "{} files, {} rules{hash}, {} errors", checked.files.len(), checked.rules, checked.errors.len())?;
+    out.flush()
+}
+
+/// One line for each file that is left out and for each rule that never matches.
+fn print_troubles(out: &mut impl Write, errors: &[LeftOut], need_signatures: &[String]) -> std::io::Result<()> {
+    for LeftOut { path, line, reason } in errors {
         let place = if *line == 0 { String::new() } else { format!("{line}:") };
         writeln!(out, "{}:{place} {}", output::printable(path), output::printable(reason))?;
     }
-    for rule in &checked.need_signatures {
+    for rule in need_signatures {
         let rule = output::printable(rule);
         writeln!(
             out,
             "warning: {rule} never matches: it looks at PE signatures (pe.signatures, pe.is_signed), not read here"
         )?;
     }
-    let set = checked.hash.as_ref().map(|hash| format!(", set {hash}")).unwrap_or_default();
-    writeln!(out, "{} files, {} rules{set}, {} errors", checked.files.len(), checked.rules, checked.errors.len())?;
-    out.flush()
+    Ok(())
 }

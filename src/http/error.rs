@@ -238,6 +238,11 @@ pub(super) fn unknown(kind: &str, name: &str) -> Response {
     plain(StatusCode::NOT_FOUND, "not found", &format!("there is no {kind} {name:?}"))
 }
 
+/// Rules that were not read again; those in use stay.
+pub(super) fn rules(detail: &str) -> Response {
+    plain(StatusCode::CONFLICT, "the rules stay as they are", detail)
+}
+
 /// A change of a topic that was not made.
 pub(super) fn topic(problem: &TopicRefusal) -> Response {
     let detail = problem.to_string();

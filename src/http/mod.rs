@@ -16,6 +16,7 @@ mod metrics;
 mod records;
 mod root;
 mod router;
+mod rules;
 mod server;
 mod streams;
 mod tasks;

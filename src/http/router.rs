@@ -21,7 +21,9 @@ use warp::reply::Response;
 use super::body::{Budget, RequestBody};
 use super::connection::Connection;
 use super::url::path_segments;
-use super::{Services, azulite, dead, error, events, groups, jobs, metrics, records, root, streams, tasks, topics};
+use super::{
+    Services, azulite, dead, error, events, groups, jobs, metrics, records, root, rules, streams, tasks, topics,
+};
 use crate::log_files::{LogFiles, RequestLine};
 
 /// The largest answer that is shown in a log file.
@@ -70,6 +72,7 @@ enum Route {
     Groups(groups::Change),
     AppendRecords { topic: String },
     Job(jobs::Job),
+    Rules(rules::Asked),
     ReleaseTasks,
     GiveBack,
     Dead(dead::Dead),
@@ -98,6 +101,9 @@ impl Route {
             }
             ["api", "azulite", "v1", ref names @ ..] if matches!(names.first(), Some(&("dead" | "retry"))) => {
                 return dead::Dead::find(method, names).map(Self::Dead);
+            }
+            ["api", "azulite", "v1", "rules", ref names @ ..] => {
+                return rules::Asked::find(method, names).map(Self::Rules);
             }
             ["api", "azulite", "v1", ref names @ ..] if get => {
                 return azulite::Resource::find(names).map(Self::Azulite);
@@ -165,6 +171,7 @@ impl Route {
             Self::AppendRecords { .. } => "/api/azulite/v1/topics/:name/records",
             Self::Job(job) => job.template(),
             Self::Dead(dead) => dead.template(),
+            Self::Rules(asked) => asked.template(),
         }
     }
 
@@ -188,6 +195,7 @@ impl Route {
             Self::Groups(change) => change.answer(services, call).await,
             Self::ReleaseTasks => tasks::release(services, call).await,
             Self::GiveBack => tasks::give_back(services, call).await,
+            Self::Rules(asked) => asked.answer(services).await,
             Self::AppendRecords { topic } => records::append(services, call, topic).await,
             Self::Job(job) => job.answer(services, call).await,
             Self::Dead(dead) => dead.answer(services, call).await,

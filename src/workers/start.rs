@@ -8,6 +8,7 @@ use super::frame::Worker;
 use super::overseer::{Overseen, WorkerView};
 use super::run::{Frame, Options};
 use super::upstream::Upstream;
+use super::yara::{self, Yara};
 use crate::config;
 use crate::metrics::Metrics;
 
@@ -63,6 +64,7 @@ pub struct Started {
 pub struct Workers {
     views: Vec<Arc<dyn Overseen>>,
     stops: Mutex<Vec<Box<dyn FnOnce(Duration) + Send>>>,
+    yara: Option<Arc<Yara>>,
 }
 
 impl std::fmt::Debug for Workers {
@@ -76,7 +78,13 @@ impl Workers {
     #[must_use]
     pub fn new(started: Vec<Started>) -> Self {
         let (views, stops) = started.into_iter().map(|started| (started.view, started.stop)).unzip();
-        Self { views, stops: Mutex::new(stops) }
+        Self { views, stops: Mutex::new(stops), yara: None }
+    }
+
+    /// The YARA worker, for what is asked about its rules.
+    #[must_use]
+    pub fn yara(&self) -> Option<&Arc<Yara>> {
+        self.yara.as_ref()
     }
 
     /// How each of them stands, in the order of the configuration.
@@ -108,15 +116,18 @@ impl Workers {
 pub fn start(setting: &Setting<'_>) -> Result<Workers, String> {
     let mut started = Vec::new();
     let mut failed = None;
+    let mut scanning = None;
     if setting.config.yara.enabled {
-        keep(yara(setting), &mut started, &mut failed);
+        let made = yara_worker(setting);
+        let run = made.and_then(|worker| setting.run(scanning.insert(worker).clone()));
+        keep(run, &mut started, &mut failed);
     }
     for section in &setting.config.sandbox {
         if failed.is_none() {
             keep(sandbox(setting, section), &mut started, &mut failed);
         }
     }
-    let workers = Workers::new(started);
+    let workers = Workers { yara: scanning, ..Workers::new(started) };
     match failed {
         None => Ok(workers),
         Some(reason) => {
@@ -137,8 +148,55 @@ fn keep(made: Result<Started, String>, started: &mut Vec<Started>, failed: &mut 
 ///
 /// # Errors
 /// It cannot be started.
-pub fn yara(_setting: &Setting<'_>) -> Result<Started, String> {
-    Err("workers.yara: this build has no YARA worker".to_owned())
+pub fn yara(setting: &Setting<'_>) -> Result<Started, String> {
+    setting.run(yara_worker(setting)?)
+}
+
+fn yara_worker(setting: &Setting<'_>) -> Result<Arc<Yara>, String> {
+    let options = yara_options(&setting.config.yara, setting.data_dir, setting.state_dir(yara::NAME).join("packages"))?;
+    let worker = Yara::start(options).map_err(|error| format!("workers.yara: {error}"))?;
+    Ok(Arc::new(worker))
+}
+
+/// Which rule files the configuration wants.
+///
+/// # Errors
+/// `name_pattern` is no regular expression.
+pub fn wanted_rules(config: &config::YaraWorker) -> Result<yara::Wanted, String> {
+    let pattern = (!config.name_pattern.is_empty()).then(|| regex::Regex::new(&config.name_pattern)).transpose();
+    let name_pattern = pattern.map_err(|error| format!("workers.yara.name_pattern: {error}"))?;
+    Ok(yara::Wanted { deny_namespaces: config.deny_namespaces.clone(), name_pattern })
+}
+
+fn yara_options(config: &config::YaraWorker, data_dir: &Path, packages_dir: PathBuf) -> Result<yara::Options, String> {
+    let publish = match config.publish_members {
+        config::PublishMembers::None => yara::Publish::None,
+        config::PublishMembers::Matched => yara::Publish::Matched,
+        config::PublishMembers::All => yara::Publish::All,
+    };
+    Ok(yara::Options {
+        rules_dir: config.rules_dir(data_dir),
+        wanted: wanted_rules(config)?,
+        children: yara::Children::this(),
+        packages_dir,
+        bulk_size: usize::try_from(config.bulk_size).unwrap_or(usize::MAX),
+        load_interval: config.load_interval,
+        threads: config.threads(),
+        max_scan_size: config.max_scan_size,
+        file_timeout: config.file_timeout,
+        job_timeout: config.job_timeout,
+        rescan: config.rules_change == config::RulesChange::Rescan,
+        reload_settle: config.reload_settle,
+        publish,
+        expand: yara::Expand {
+            max_total_expanded: config.max_total_expanded,
+            max_members: config.max_members,
+            max_ratio: config.max_ratio,
+            max_nesting: config.max_nesting,
+            max_member: config.max_scan_size,
+            passwords: config.passwords.clone(),
+        },
+    })
 }
 
 /// The worker of one sandbox.

@@ -22,6 +22,19 @@ pub enum RulesCommand {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Show the rules that the server scans with, and what it left out
+    List,
+    /// Let the server read its rules again
+    Reload,
+    /// Print what the scans of a package's distributions came to
+    Report {
+        /// Its name, as `package_name` of the submissions says
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Its version, as `package_version` says
+        #[arg(value_name = "VERSION")]
+        version: String,
+    },
 }
 
 /// `__yara`.

@@ -2,6 +2,7 @@
 //! takes their place in one step. Who scans keeps the set it began with.
 
 use std::fmt;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -165,12 +166,22 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Builds the first set, and waits for it at most `wait`.
+    ///
     /// # Errors
     /// Its thread cannot be started.
-    pub(super) fn start(rulebook: &Arc<Rulebook>) -> std::io::Result<Self> {
+    pub(super) fn start(rulebook: &Arc<Rulebook>, wait: Duration) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (theirs, rulebook) = (Arc::clone(&stop), Arc::clone(rulebook));
-        thread::Builder::new().name("yara-rules".into()).spawn(move || watch(&theirs, &rulebook))?;
+        let (ready, first) = sync_channel(1);
+        thread::Builder::new().name("yara-rules".into()).spawn(move || {
+            // What came of it is logged there, and nobody may wait any more.
+            drop(rulebook.reload());
+            ready.send(()).ok();
+            watch(&theirs, &rulebook);
+        })?;
+        // Not yet: the worker is down until then.
+        first.recv_timeout(wait).ok();
         Ok(Self { stop })
     }
 }

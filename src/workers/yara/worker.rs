@@ -28,6 +28,9 @@ pub const NAME: &str = "yara";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const SECURITY: &str = "";
 
+/// How long a start waits for the rules, which go on being compiled.
+const FIRST_RULES: Duration = Duration::from_secs(20);
+
 /// Members of one object that are published.
 const CHILDREN_MAX: u64 = 1_000;
 /// Words of password dictionaries and settings that are tried, and their bytes together: they go with every request.
@@ -80,16 +83,15 @@ pub struct Yara {
 }
 
 impl Yara {
-    /// A worker with the rules that are there. Blocks until they are compiled; without any that compile it is
-    /// [`Worker::down`] until there are some.
+    /// A worker with the rules that are there. Blocks until they are compiled, but not for long; without any that compile it
+    /// is [`Worker::down`] until there are some.
     ///
     /// # Errors
     /// The thread that watches the rules cannot be started.
     pub fn start(options: Options) -> io::Result<Self> {
         let rulebook = Arc::new(Rulebook::new(options.clone()));
         // What is wrong is logged there, and said by `down`.
-        drop(rulebook.reload());
-        let watch = Watch::start(&rulebook)?;
+        let watch = Watch::start(&rulebook, FIRST_RULES)?;
         let packages = Packages::new(options.packages_dir.clone());
         Ok(Self { options, rulebook, packages, _watch: watch })
     }
@@ -325,7 +327,7 @@ impl Worker for Yara {
     }
 
     fn down(&self) -> Option<String> {
-        let none = || self.rulebook.failure().unwrap_or_else(|| "there are no rules".into());
+        let none = || self.rulebook.failure().unwrap_or_else(|| "the rules are being compiled".into());
         self.rulebook.current().is_none().then(none)
     }
 
