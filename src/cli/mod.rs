@@ -100,6 +100,9 @@ fn measure(cli: &Cli, command: &BenchCommand, loaded: &Loaded) -> Exit {
             bench::log(dir.as_ref().unwrap_or(data_dir), *size, *producers, *repetitions, shown, out)
         }
         BenchCommand::Identify { paths, jobs, repetitions } => bench::identify(paths, *jobs, *repetitions, shown, out),
+        BenchCommand::Yara { paths, rules, yara_tool, threads, repetitions } => {
+            bench::yara(paths, rules, yara_tool.as_deref(), *threads, *repetitions, shown, out)
+        }
         BenchCommand::Blobs(args) => bench::blobs::run(args, data_dir, shown, out),
         BenchCommand::Events(args) => bench::events::run(args, shown, out),
         BenchCommand::Leases(args) => bench::leases::run(args, shown, out),

@@ -63,6 +63,29 @@ pub enum BenchCommand {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
         repetitions: Option<u32>,
     },
+    /// The YARA worker's scanners beside the `yara` tool: the same rules and files in the same run; and a reload of the rules
+    #[command(
+        after_help = "Archives are scanned as they are, as the tool does. What the tool takes for an empty file, which is mostly \
+        compiling the rules, is taken off its time. At the end the rules are compiled again while a small object is scanned over \
+        and over: the longest time between two results is the pause."
+    )]
+    Yara {
+        /// Files and directories to scan
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Directory with .yar and .yara files
+        #[arg(long, value_name = "DIR")]
+        rules: PathBuf,
+        /// The tool to compare with [default: yara, where PATH has it]
+        #[arg(long, value_name = "PATH")]
+        yara_tool: Option<PathBuf>,
+        /// Files scanned at once [default: 1, then 2]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        threads: Option<u16>,
+        /// Repetitions, at least three [default: 3]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+        repetitions: Option<u32>,
+    },
     /// Upload and download of blobs over HTTP, beside writing the same bytes durably, ssdeep alone and loopback
     #[command(
         after_help = "Each repetition uploads different bytes under a source of its own until the time is over, then downloads \

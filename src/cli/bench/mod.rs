@@ -1,5 +1,5 @@
 //! `azulite bench`: what this machine's disk can do, what the log makes of it, what taking files in costs beside computing
-//! their digests, what identifying them costs, what a dispatcher does over HTTP, and what a Kafka server does.
+//! their digests, what identifying them and scanning them with YARA rules costs, what a dispatcher does over HTTP, and what a Kafka server does.
 //!
 //! Called by `main` with the checked flags. What is written to disk goes to a folder of its own below the directory asked
 //! for, which is removed at the end; time and bytes are bounded. Figures are medians over repetitions with their spread.
@@ -17,6 +17,7 @@ mod log;
 mod raw;
 mod report;
 mod server;
+mod yara;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -164,6 +165,29 @@ pub fn identify(
     let repetitions = repetitions.unwrap_or(5).max(3);
     let bounds = Bounds { warm_up: Duration::ZERO, measured: Duration::ZERO, repetitions, bytes: 0 };
     identify::run(paths, jobs.unwrap_or(1), bounds, shown)?.print(shown.json, out)
+}
+
+/// Measures the scanners of the YARA worker over the files below `paths`, on one and on two threads, or on `threads`, beside
+/// the tool `yara` where there is one.
+///
+/// # Errors
+/// When nothing below `paths` can be read, a rule file does not compile, the tool that was named fails, or `out` refuses.
+pub fn yara(
+    paths: &[PathBuf],
+    rules: &Path,
+    tool: Option<&Path>,
+    threads: Option<u16>,
+    repetitions: Option<u32>,
+    shown: Shown,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let repetitions = repetitions.unwrap_or(3).max(3);
+    let bounds = Bounds { warm_up: Duration::ZERO, measured: Duration::ZERO, repetitions, bytes: 0 };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = || std::env::split_paths(&path).map(|folder| folder.join("yara")).find(|tool| tool.is_file());
+    let tool = tool.map(Path::to_owned).or_else(found);
+    let threads = threads.map_or_else(|| vec![1, 2], |threads| vec![threads]);
+    yara::run(&yara::Asked { paths, rules, tool, threads: &threads }, bounds, shown)?.print(shown.json, out)
 }
 
 fn log_cases(size_bytes: Option<u64>, producers: Option<u16>) -> anyhow::Result<Vec<Case>> {
