@@ -10,6 +10,7 @@ pub mod overseer;
 mod remote;
 pub mod results;
 mod run;
+pub mod sandbox;
 pub mod start;
 pub mod upstream;
 mod wire;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::frame::Worker;
 use super::overseer::{Overseen, WorkerView};
 use super::run::{Frame, Options};
+use super::sandbox::Sandbox;
 use super::upstream::Upstream;
 use super::yara::{self, Yara};
 use crate::config;
@@ -203,6 +204,12 @@ fn yara_options(config: &config::YaraWorker, data_dir: &Path, packages_dir: Path
 ///
 /// # Errors
 /// It cannot be started.
-pub fn sandbox(_setting: &Setting<'_>, section: &config::SandboxWorker) -> Result<Started, String> {
-    Err(format!("workers.sandbox {:?}: this build has no sandbox worker", section.name))
+pub fn sandbox(setting: &Setting<'_>, section: &config::SandboxWorker) -> Result<Started, String> {
+    let state_dir = setting.state_dir(&format!("sandbox-{}", section.name));
+    // Its jobs are on disk: they do not end with the process.
+    let upstream = (setting.connect)(false);
+    let sandbox = Sandbox::from_config(section, upstream, state_dir, setting.lease);
+    let sandbox = Arc::new(sandbox.map_err(|reason| format!("workers.sandbox {:?}: {reason}", section.name))?);
+    let stopped = sandbox.clone();
+    Ok(Started { view: sandbox, stop: Box::new(move |grace| stopped.stop(grace)) })
 }
