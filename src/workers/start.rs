@@ -8,6 +8,7 @@ use super::frame::Worker;
 use super::overseer::{Overseen, WorkerView};
 use super::run::{Frame, Options};
 use super::sandbox::Sandbox;
+use super::sandbox::crits::Crits;
 use super::upstream::Upstream;
 use super::yara::{self, Yara};
 use crate::config;
@@ -128,6 +129,9 @@ pub fn start(setting: &Setting<'_>) -> Result<Workers, String> {
             keep(sandbox(setting, section), &mut started, &mut failed);
         }
     }
+    if setting.config.crits.enabled && failed.is_none() {
+        keep(crits(setting), &mut started, &mut failed);
+    }
     let workers = Workers { yara: scanning, ..Workers::new(started) };
     match failed {
         None => Ok(workers),
@@ -212,4 +216,13 @@ pub fn sandbox(setting: &Setting<'_>, section: &config::SandboxWorker) -> Result
     let sandbox = Arc::new(sandbox.map_err(|reason| format!("workers.sandbox {:?}: {reason}", section.name))?);
     let stopped = sandbox.clone();
     Ok(Started { view: sandbox, stop: Box::new(move |grace| stopped.stop(grace)) })
+}
+
+/// The sink of sandbox results.
+///
+/// # Errors
+/// It cannot be started.
+pub fn crits(setting: &Setting<'_>) -> Result<Started, String> {
+    let sink = Crits::new(&setting.config.crits).map_err(|reason| format!("workers.crits: {reason}"))?;
+    setting.run(Arc::new(sink))
 }

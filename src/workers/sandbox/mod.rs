@@ -21,6 +21,7 @@
 mod api;
 mod beat;
 mod check;
+pub mod crits;
 mod dropped;
 mod finish;
 mod health;
