@@ -1,0 +1,82 @@
+//! The worker inside `serve`, against the real dispatcher; the process is killed in every stage.
+
+use serde_json::{Value, json};
+
+use super::memory::sha256;
+use super::stand_in::{Kind, StandIn};
+use super::support::events::{sourced, with};
+use super::support::{Config, Server, await_that};
+
+fn config(stand_in: &StandIn, kind: &str) -> Config {
+    let section = format!(
+        "[{{ name = \"box\", kind = \"{kind}\", url = \"{}\", token_file = \"\", capacity_recheck = \"200ms\", \
+         wait_between_requests = \"10ms\", settle_delay = \"0s\", retry_delay = \"100ms\", request_timeout = \"2s\", \
+         reuse_existing = false, cleanup = true, parsers = [\"info\", \"signatures\"], \
+         rate_limits = {{ default = [] }} }}]",
+        stand_in.url()
+    );
+    Config::examples().set("workers", "sandbox", &section)
+}
+
+fn submit(server: &Server, bytes: &[u8]) {
+    server.client().post("/api/v3/stream/lab/content", bytes).expect_status(200);
+    let format = json!("executable/windows/pe32");
+    let event = with(sourced(&sha256(bytes), "lab"), "/entity/datastreams/0/file_format", format);
+    server.publish_ok("binary", &event);
+}
+
+/// Final statuses of the worker so far.
+fn finals(server: &Server, reader: &str) -> Vec<Value> {
+    let query = format!("name={reader}&version=1&r-historic=true&count=1000&deadline=0");
+    let page = server.fetch("status/passive", &query);
+    let mine = page.events.into_iter().filter(|event| event["author"]["name"] == "sandbox-box");
+    mine.filter(|event| event["entity"]["status"] != "heartbeat").collect()
+}
+
+fn await_final(server: &Server) -> Value {
+    let mut found = Vec::new();
+    await_that("a final status", || {
+        found.extend(finals(server, "waits"));
+        !found.is_empty()
+    });
+    found.remove(0)
+}
+
+#[test]
+fn after_a_kill_of_the_server_in_any_stage_there_is_one_task_and_one_final_status() {
+    for (kind, word) in [(Kind::Cuckoo, "cuckoo"), (Kind::Cape, "cape")] {
+        for call in ["capacity", "create", if kind == Kind::Cape { "status" } else { "view" }, "report", "delete"] {
+            let stand_in = StandIn::start(kind);
+            stand_in.state().held.insert(call);
+            let mut server = Server::with(&config(&stand_in, word));
+            submit(&server, b"MZ one");
+            await_that(call, || stand_in.count(call) > 0);
+            server.kill();
+            stand_in.state().held.clear();
+            if call == "create" {
+                await_that("the task", || !stand_in.state().tasks.is_empty());
+            }
+            server.launch();
+            await_that("the cleanup", || stand_in.state().deleted.len() == 1);
+            assert_eq!(await_final(&server)["entity"]["status"], "completed", "{word} killed at {call}");
+            assert_eq!(stand_in.count("create"), 1, "{word} killed at {call}");
+            server.stop();
+            server.launch();
+            assert_eq!(finals(&server, "again").len(), 1, "{word} killed at {call}");
+        }
+    }
+}
+
+#[test]
+fn results_are_events_like_those_of_any_plugin() {
+    let stand_in = StandIn::start(Kind::Cuckoo);
+    let server = Server::with(&config(&stand_in, "cuckoo"));
+    submit(&server, b"MZ one");
+    await_final(&server);
+    let page = server.fetch("binary/passive", "name=r&version=1&r-historic=true&count=10&deadline=0");
+    let actions: Vec<&str> = page.events.iter().filter_map(|event| event["action"].as_str()).collect();
+    assert!(actions.contains(&"enriched") && actions.contains(&"augmented"), "{actions:?}");
+    let enriched = page.events.iter().find(|event| event["action"] == "enriched").unwrap();
+    assert_eq!(enriched["entity"]["info"]["sandbox"]["machine"], "win10");
+    assert_eq!(enriched["author"]["name"], "sandbox-box");
+}
