@@ -65,6 +65,15 @@ pub(crate) fn deflated(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Entry 
     Entry { method: 8, ..entry(name, data) }
 }
 
+/// A zip64 end record, and where its locator says it is; what is `None` is true.
+#[derive(Clone, Copy)]
+pub(crate) struct Wide {
+    pub records: u64,
+    pub len: Option<u64>,
+    pub offset: Option<u64>,
+    pub locator: Option<u64>,
+}
+
 /// What the end records say; what is `None` is true.
 #[derive(Clone, Default)]
 pub(crate) struct Ends {
@@ -73,8 +82,7 @@ pub(crate) struct Ends {
     pub offset: Option<u32>,
     pub comment: Vec<u8>,
     pub comment_len: Option<u16>,
-    /// Records, length, offset of a zip64 end record, and where its locator says it is.
-    pub wide: Option<(u64, Option<u64>, Option<u64>, Option<u64>)>,
+    pub wide: Option<Wide>,
     pub no_end: bool,
     pub no_directory: bool,
 }
@@ -98,17 +106,17 @@ pub(crate) fn zip_with(entries: &[Entry], ends: &Ends) -> Vec<u8> {
     }
     let mut records = ends.records.unwrap_or(entries.len() as u16);
     let (mut narrow_len, mut narrow_offset) = (ends.len.unwrap_or(len as u32), ends.offset.unwrap_or(offset as u32));
-    if let Some((wide_records, wide_len, wide_offset, locator)) = ends.wide {
+    if let Some(wide) = ends.wide {
         let at = out.len() as u64;
         out.extend_from_slice(b"PK\x06\x06");
         out.extend_from_slice(&44_u64.to_le_bytes());
         out.extend_from_slice(&[45, 0, 45, 0]);
         out.extend_from_slice(&[0; 8]);
-        for value in [wide_records, wide_records, wide_len.unwrap_or(len), wide_offset.unwrap_or(offset)] {
+        for value in [wide.records, wide.records, wide.len.unwrap_or(len), wide.offset.unwrap_or(offset)] {
             out.extend_from_slice(&value.to_le_bytes());
         }
         out.extend_from_slice(b"PK\x06\x07\0\0\0\0");
-        out.extend_from_slice(&locator.unwrap_or(at).to_le_bytes());
+        out.extend_from_slice(&wide.locator.unwrap_or(at).to_le_bytes());
         out.extend_from_slice(&1_u32.to_le_bytes());
         (records, narrow_len, narrow_offset) = (0xffff, u32::MAX, u32::MAX);
     }

@@ -6,8 +6,8 @@ use zip::write::SimpleFileOptions;
 use zip::{AesMode, CompressionMethod, ZipWriter};
 
 use super::build::{
-    Ends, Entry, bz2, deflate, deflated, entry, gz, gz_named, header, header_with, padded, pax, tar, tar_entry, zip,
-    zip_with,
+    Ends, Entry, Wide, bz2, deflate, deflated, entry, gz, gz_named, header, header_with, padded, pax, tar, tar_entry,
+    zip, zip_with,
 };
 
 pub(crate) struct Case {
@@ -55,7 +55,13 @@ fn kinds() -> Vec<Case> {
             bytes.extend(zip_with(&[first], &Ends { offset: Some(2 + 32), ..Ends::default() }));
             bytes
         }),
-        case("zip64", zip_with(&two(), &Ends { wide: Some((2, None, None, None)), ..Ends::default() })),
+        case(
+            "zip64",
+            zip_with(
+                &two(),
+                &Ends { wide: Some(Wide { records: 2, len: None, offset: None, locator: None }), ..Ends::default() },
+            ),
+        ),
         case("zip with data descriptors", zip(&[Entry { descriptor: true, ..deflated("a", "1") }, deflated("b", "2")])),
         case("empty zip", zip(&[])),
         case("tar", two_in_tar()),
@@ -111,7 +117,7 @@ fn bombs() -> Vec<Case> {
             let inner = zip_with(&[entry("b", "2")], &Ends { no_directory: true, ..Ends::default() });
             let data = [&b"text "[..], &inner].concat();
             let (first, second) = (entry("a", &data), Entry { offset: Some(31 + 5), ..entry("b", "2") });
-            let alone = zip_with(&[first.clone()], &Ends { no_directory: true, ..Ends::default() });
+            let alone = zip_with(std::slice::from_ref(&first), &Ends { no_directory: true, ..Ends::default() });
             directory_of(&[first, second], alone)
         }),
         case("many members in a zip", zip(&many)),
@@ -394,19 +400,43 @@ fn zip_lies() -> Vec<Case> {
         case("both lie", zip_with(&two(), &Ends { len: Some(7), offset: Some(3), ..Ends::default() })),
         case(
             "zip64 counts 2^60 entries",
-            zip_with(&two(), &Ends { wide: Some((1 << 60, None, None, None)), ..Ends::default() }),
+            zip_with(
+                &two(),
+                &Ends {
+                    wide: Some(Wide { records: 1 << 60, len: None, offset: None, locator: None }),
+                    ..Ends::default()
+                },
+            ),
         ),
         case(
             "zip64 length lies",
-            zip_with(&two(), &Ends { wide: Some((2, Some(u64::MAX), None, None)), ..Ends::default() }),
+            zip_with(
+                &two(),
+                &Ends {
+                    wide: Some(Wide { records: 2, len: Some(u64::MAX), offset: None, locator: None }),
+                    ..Ends::default()
+                },
+            ),
         ),
         case(
             "zip64 offset lies",
-            zip_with(&two(), &Ends { wide: Some((2, Some(u64::MAX), Some(u64::MAX), None)), ..Ends::default() }),
+            zip_with(
+                &two(),
+                &Ends {
+                    wide: Some(Wide { records: 2, len: Some(u64::MAX), offset: Some(u64::MAX), locator: None }),
+                    ..Ends::default()
+                },
+            ),
         ),
         case(
             "zip64 locator lies",
-            zip_with(&two(), &Ends { wide: Some((2, None, None, Some(1 << 62))), ..Ends::default() }),
+            zip_with(
+                &two(),
+                &Ends {
+                    wide: Some(Wide { records: 2, len: None, offset: None, locator: Some(1 << 62) }),
+                    ..Ends::default()
+                },
+            ),
         ),
         case(
             "zip64 sizes without their field",

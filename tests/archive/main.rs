@@ -1,7 +1,7 @@
 //! Hostile archives: each has its end, within memory and time.
 
 #![cfg(test)]
-#![expect(clippy::as_conversions, clippy::indexing_slicing, clippy::unwrap_used, reason = "sizes in tests are small")]
+#![expect(clippy::as_conversions, reason = "sizes in tests are small")]
 
 mod build;
 mod cases;
