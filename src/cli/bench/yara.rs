@@ -9,6 +9,7 @@ use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -198,7 +199,7 @@ impl Tool {
 
 /// Seconds that a new set takes, the longest time between two results meanwhile, and the longest before it, in milliseconds.
 fn reload(dir: &Path) -> anyhow::Result<(f64, f64, f64)> {
-    let current = std::sync::RwLock::new(std::sync::Arc::new(scanners(dir, 1)?));
+    let current = RwLock::new(Arc::new(scanners(dir, 1)?));
     let (over, began) = (AtomicBool::new(false), AtomicBool::new(false));
     let probe = || -> anyhow::Result<(f64, f64)> {
         let bytes = vec![b'x'; PROBE];
@@ -206,7 +207,7 @@ fn reload(dir: &Path) -> anyhow::Result<(f64, f64, f64)> {
         let mut last = Instant::now();
         while !over.load(Ordering::Relaxed) {
             let began = began.load(Ordering::Relaxed);
-            let set = std::sync::Arc::clone(&current.read().map_err(|_| anyhow!("a thread panicked"))?);
+            let set: Arc<Scanners> = current.read().map_err(|_| anyhow!("a thread panicked"))?.clone();
             let body = bytes.clone();
             scan(&set, "", u64::try_from(PROBE)?, || Ok(Box::new(std::io::Cursor::new(body.clone()))))?;
             let gap = last.elapsed().as_secs_f64() * 1e3;
@@ -223,7 +224,7 @@ fn reload(dir: &Path) -> anyhow::Result<(f64, f64, f64)> {
         let new = scanners(dir, 1);
         let took = begun.elapsed().as_secs_f64();
         if let Ok(new) = new {
-            let new = std::sync::Arc::new(new);
+            let new = Arc::new(new);
             drop(std::mem::replace(&mut *current.write().map_err(|_| anyhow!("a thread panicked"))?, new));
         }
         std::thread::sleep(Duration::from_millis(200));

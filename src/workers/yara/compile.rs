@@ -245,7 +245,13 @@ impl Compiler {
                     results.push(result);
                     Ok(())
                 }
-                _ => Err(CallError::Garbled("it is no result of a file")),
+                Found::Checked(_)
+                | Found::Bytes(_)
+                | Found::Began { .. }
+                | Found::Hit(_)
+                | Found::Rows(_)
+                | Found::Member(_)
+                | Found::Again { .. } => Err(CallError::Garbled("it is no result of a file")),
             }) {
                 Ok(Told::Checked) if results.len() == files.len() => {}
                 Ok(_) => return Err(CallError::Garbled("it is not about every file")),
@@ -274,7 +280,13 @@ impl Compiler {
                 compiled.extend(bytes);
                 Ok(())
             }
-            _ => Err(CallError::Garbled("they are no rules")),
+            Found::Bytes(_)
+            | Found::Checked(_)
+            | Found::Began { .. }
+            | Found::Hit(_)
+            | Found::Rows(_)
+            | Found::Member(_)
+            | Found::Again { .. } => Err(CallError::Garbled("they are no rules")),
         })?;
         match told {
             Told::Linked(Ok(())) => Ok(Ok(compiled)),

@@ -24,7 +24,7 @@ pub use ask::{Archive, Expand, Externals, Hit, Listed, Member, Meta, Publish, Ro
 pub use compile::{BuildError, Children, FileInUse, RuleSet, build};
 pub use directory::{FILE_MAX_BYTES, FILES_MAX, LeftOut, TOTAL_MAX_BYTES, Wanted};
 pub use engine::{CHILD, Role, serve};
-pub use packages::{Distribution, Packages, Report, TopMember};
+pub use packages::{Distribution, PackageReport, Packages, Report, TopMember};
 pub use rulebook::{Listing, ReloadError, Rulebook};
 pub use scanner::{FileHits, Findings, Publisher, ScannerOptions, Scanners};
 pub use score::{Scored, Top};

@@ -88,26 +88,7 @@ impl TopMember {
 #[serde(untagged)]
 pub enum Report {
     /// Something was scanned.
-    Scanned {
-        /// Name.
-        name: String,
-        /// Version.
-        version: String,
-        /// Highest score of a distribution.
-        score: i64,
-        /// Address of the most malicious file here, if it was published.
-        inspector_url: Option<String>,
-        /// Over all distributions.
-        rules_matched: Vec<String>,
-        /// The rule set that scanned the highest scoring one.
-        commit: String,
-        /// Most malicious file.
-        top_member: Option<TopMember>,
-        /// All distributions.
-        distributions: Vec<Distribution>,
-        /// What is missing, with the distribution's SHA-256 before it.
-        errors: Vec<String>,
-    },
+    Scanned(Box<PackageReport>),
     /// Every scan failed.
     Failed {
         /// Name.
@@ -117,6 +98,29 @@ pub enum Report {
         /// Why the first one did.
         reason: String,
     },
+}
+
+/// What the scans of a package came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PackageReport {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Highest score of a distribution.
+    pub score: i64,
+    /// Address of the most malicious file here, if it was published.
+    pub inspector_url: Option<String>,
+    /// Over all distributions.
+    pub rules_matched: Vec<String>,
+    /// The rule set that scanned the highest scoring one.
+    pub commit: String,
+    /// Most malicious file.
+    pub top_member: Option<TopMember>,
+    /// All distributions.
+    pub distributions: Vec<Distribution>,
+    /// What is missing, with the distribution's SHA-256 before it.
+    pub errors: Vec<String>,
 }
 
 /// What a file holds.
@@ -206,7 +210,7 @@ impl Package {
         let rules: std::collections::BTreeSet<_> =
             self.scanned().flat_map(|distribution| distribution.rules_matched.iter().cloned()).collect();
         let (score, commit, top_member) = (best.score, best.commit.clone(), best.top_member.clone());
-        Report::Scanned {
+        Report::Scanned(Box::new(PackageReport {
             score,
             inspector_url: top_member.as_ref().and_then(|top| top.address.clone()),
             rules_matched: rules.into_iter().collect(),
@@ -216,7 +220,7 @@ impl Package {
             name: self.name,
             version: self.version,
             distributions: self.distributions.into_values().collect(),
-        }
+        }))
     }
 }
 
@@ -244,11 +248,8 @@ mod tests {
         // The same one again counts once.
         assert_eq!(packages.record("p", "1", distribution("b", 5, &["x", "z"])).unwrap(), 8);
         let reread = Packages::new(folder.path().join("packages"));
-        let Some(Report::Scanned { score, rules_matched, commit, distributions, inspector_url, .. }) =
-            reread.report("p", "1").unwrap()
-        else {
-            panic!("no report")
-        };
+        let Some(Report::Scanned(report)) = reread.report("p", "1").unwrap() else { panic!("no report") };
+        let PackageReport { score, rules_matched, commit, distributions, inspector_url, .. } = *report;
         assert_eq!((score, commit.as_str(), distributions.len(), inspector_url), (8, "set of a", 2, None));
         assert_eq!(rules_matched, ["x", "y", "z"]);
         assert_eq!(reread.report("p", "2").unwrap(), None);

@@ -1,6 +1,6 @@
 //! Scans objects with one rule set, in child processes that hold it.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use super::ask::{Ask, Found, Hit, Member, Scan, Scanned, Told};
@@ -138,13 +138,16 @@ impl Scanners {
     }
 }
 
+/// A member and its bytes, so far.
+type Whole = (Member, Vec<u8>);
+
 /// A scan's pieces, as they come.
 struct Gathering<'a, 'b> {
     findings: Findings,
     /// The member that is looked at.
     begun: u64,
     /// Its hits so far are for a member that is not named yet; its bytes so far.
-    pending: Option<(Vec<Hit>, Option<(Member, Vec<u8>)>)>,
+    pending: Option<(Vec<Hit>, Option<Whole>)>,
     publish: &'a mut Publisher<'b>,
 }
 
@@ -200,7 +203,7 @@ impl Gathering<'_, '_> {
         let all =
             |(member, bytes): &(Member, Vec<u8>)| u64::try_from(bytes.len()).is_ok_and(|size| size == member.size);
         if let Some((member, bytes)) = held.take_if(|held| all(held)) {
-            let refused = |reason| CallError::Source(std::io::Error::new(ErrorKind::Other, reason));
+            let refused = |reason: String| CallError::Source(std::io::Error::other(reason));
             (self.publish)(&member, &bytes).map_err(refused)?;
         }
         Ok(())

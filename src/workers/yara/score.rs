@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(distribution(&[both.clone()], "").top.unwrap().path, "c.py");
         assert_eq!((file_score(&both, "a.txt", ""), file_score(&both, "c.py", "")), (0, 3));
         let object = FileHits { member: None, paths: Vec::new(), hits: vec![rule] };
-        assert_eq!((distribution(&[object.clone()], "x.py").score, distribution(&[object], "").score), (3, 0));
+        assert_eq!(
+            (distribution(std::slice::from_ref(&object), "x.py").score, distribution(&[object], "").score),
+            (3, 0)
+        );
     }
 
     #[test]
