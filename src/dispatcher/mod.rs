@@ -345,7 +345,7 @@ pub fn prepare_topics(options: &Options, broker: &Broker) -> Result<(), PrepareE
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 /// A topic as the plan wants it, to be made.
 pub(crate) fn new_topic(spec: TopicSpec) -> NewTopic {

@@ -23,8 +23,8 @@ pub(super) const START_MS: i64 = 1_767_323_045_000;
 pub(super) const MINUTE_MS: i64 = 60_000;
 
 /// See the module.
-pub(super) struct World {
-    pub(super) hub: SharedDispatcher,
+pub(crate) struct World {
+    pub(crate) hub: SharedDispatcher,
     pub(super) clock: Arc<AtomicI64>,
     options: Options,
     store: Store,
@@ -99,7 +99,7 @@ fn open(folder: &TempDir, clock: &Arc<AtomicI64>, options: &Options) -> (Store, 
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(caches::Options::default())
     }
 

@@ -16,6 +16,9 @@ pub mod upstream;
 mod wire;
 pub mod yara;
 
+#[cfg(test)]
+mod upstream_tests;
+
 pub use frame::{Job, Outcome, Status, Worker};
 pub use local::{LocalUpstream, Release};
 pub use overseer::{LastError, Overseen, StageView, WorkerView};

@@ -143,7 +143,7 @@ fn decode(bytes: &[u8]) -> Result<Vec<BinaryEvent>, UpstreamError> {
     Ok(events.into_iter().filter_map(binary).collect())
 }
 
-fn boundary(content_type: &str) -> Option<String> {
+pub(super) fn boundary(content_type: &str) -> Option<String> {
     let mut parts = content_type.split(';');
     parts.next()?.trim().eq_ignore_ascii_case("multipart/form-data").then_some(())?;
     let value = parts.find_map(|part| part.trim().strip_prefix("boundary="))?.trim_matches('"');
@@ -151,7 +151,7 @@ fn boundary(content_type: &str) -> Option<String> {
 }
 
 /// Name and bytes of each part.
-fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<(String, &'a [u8])>> {
+pub(super) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<(String, &'a [u8])>> {
     let delimiter = format!("\r\n{boundary}");
     let mut rest = body.get(memchr::memmem::find(body, boundary.as_bytes())? + boundary.len()..)?;
     let mut parts = Vec::new();

@@ -54,3 +54,5 @@ mod streams;
 #[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(test)]
+mod workers;
