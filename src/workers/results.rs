@@ -152,7 +152,7 @@ fn result(
     let action = node.action.clone();
     let path = input.source.path.iter().cloned().chain([node]).collect();
     let info = match findings.info {
-        serde_json::Value::Null => JsonText::default(),
+        info if info.is_null() => JsonText::default(),
         info => JsonText::new(info.to_string().into_bytes()),
     };
     let event = BinaryEvent {

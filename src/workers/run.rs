@@ -682,12 +682,13 @@ fn settled(outcome: Outcome) -> Outcome {
         let reason = format!("{} ({})", invalid.message, invalid.rule);
         return Outcome::failed(Status::ErrorOutput, "a result is no valid event", reason);
     }
-    status = match status {
-        Status::Completed | Status::CompletedEmpty if !notes.is_empty() => Status::CompletedWithErrors,
-        Status::Completed if results.is_empty() => Status::CompletedEmpty,
-        Status::CompletedEmpty if !results.is_empty() => Status::Completed,
-        other => other,
-    };
+    if matches!(status, Status::Completed | Status::CompletedEmpty) {
+        status = match (notes.is_empty(), results.is_empty()) {
+            (false, _) => Status::CompletedWithErrors,
+            (true, true) => Status::CompletedEmpty,
+            (true, false) => Status::Completed,
+        };
+    }
     Outcome { status, message, error, results, author }
 }
 

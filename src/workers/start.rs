@@ -53,19 +53,22 @@ impl Setting<'_> {
     }
 }
 
+/// Ends a worker, whose running jobs have so long to finish.
+pub type Stop = Box<dyn FnOnce(Duration) + Send>;
+
 /// A worker that runs.
 pub struct Started {
     /// How it stands.
     pub view: Arc<dyn Overseen>,
     /// Stops it: running jobs have so long to finish, then the rest is given back. Blocks.
-    pub stop: Box<dyn FnOnce(Duration) + Send>,
+    pub stop: Stop,
 }
 
 /// The workers of this process.
 #[derive(Default)]
 pub struct Workers {
     views: Vec<Arc<dyn Overseen>>,
-    stops: Mutex<Vec<Box<dyn FnOnce(Duration) + Send>>>,
+    stops: Mutex<Vec<Stop>>,
     yara: Option<Arc<Yara>>,
 }
 

@@ -258,7 +258,8 @@ async fn both_answer_alike_when_there_is_nothing_or_something_is_wrong() {
     .await
     .unwrap();
     assert_eq!(*given_back.lock().unwrap(), ["a", "b"]);
-    let waits = [near.clone() as Arc<dyn Upstream>, far.clone()].map(|upstream| {
+    let both: [Arc<dyn Upstream>; 2] = [near.clone(), far.clone()];
+    let waits = both.map(|upstream| {
         let waiting = upstream.clone();
         let waiting = std::thread::spawn(move || {
             waiting.lease(&[("name", "n"), ("version", "1"), ("r-live", "true"), ("deadline", "300")])

@@ -16,18 +16,21 @@ use azulite::workers::{Content, Fetched, Job, Outcome, Upstream, UpstreamError, 
 use sha2::{Digest, Sha256};
 
 /// Lower-case digits.
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Called with the place before each read.
 type Hook = dyn Fn(u64) + Send + Sync;
 
+/// Label and hash.
+type Key = (String, String);
+
 /// Streams by label and hash; none of the fetches.
 #[derive(Default)]
-pub struct Memory {
-    pub streams: Mutex<HashMap<(String, String), Arc<Vec<u8>>>>,
-    pub hook: Mutex<Option<Arc<Hook>>>,
+pub(crate) struct Memory {
+    pub(crate) streams: Mutex<HashMap<Key, Arc<Vec<u8>>>>,
+    pub(crate) hook: Mutex<Option<Arc<Hook>>>,
 }
 
 struct Held {
@@ -103,20 +106,20 @@ impl Upstream for Memory {
 }
 
 /// A worker and what it needs.
-pub struct Bench {
-    pub folder: tempfile::TempDir,
-    pub memory: Arc<Memory>,
-    pub yara: Yara,
+pub(crate) struct Bench {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) yara: Yara,
 }
 
 impl Bench {
     /// With these rule files.
-    pub fn new(rules: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(rules: &[(&str, &str)]) -> Self {
         Self::with(rules, |_| {})
     }
 
     /// With other options.
-    pub fn with(rules: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) fn with(rules: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let rules_dir = folder.path().join("rules");
         fs::create_dir(&rules_dir).unwrap();
@@ -151,12 +154,12 @@ impl Bench {
         Self { folder, memory: Arc::default(), yara }
     }
 
-    pub fn rules_dir(&self) -> std::path::PathBuf {
+    pub(crate) fn rules_dir(&self) -> std::path::PathBuf {
         self.folder.path().join("rules")
     }
 
     /// An event about `bytes`, which are stored.
-    pub fn event(&self, name: &str, bytes: Vec<u8>) -> BinaryEvent {
+    pub(crate) fn event(&self, name: &str, bytes: Vec<u8>) -> BinaryEvent {
         let sha256 = sha256(&bytes);
         let size = u64::try_from(bytes.len()).unwrap();
         self.memory.streams.lock().unwrap().insert(("content".into(), sha256.clone()), Arc::new(bytes));
@@ -194,25 +197,25 @@ impl Bench {
         }
     }
 
-    pub fn job(&self, event: BinaryEvent) -> Job {
+    pub(crate) fn job(&self, event: BinaryEvent) -> Job {
         let author = self.yara.announce().author;
         let upstream: Arc<dyn Upstream> = self.memory.clone();
         Job::new(event, author, upstream, Duration::from_secs(60), Arc::new(AtomicBool::new(false)))
     }
 
     /// What comes of an event.
-    pub fn run(&self, event: BinaryEvent) -> Outcome {
+    pub(crate) fn run(&self, event: BinaryEvent) -> Outcome {
         self.yara.run(&self.job(event))
     }
 
     /// What comes of bytes.
-    pub fn scan(&self, name: &str, bytes: Vec<u8>) -> Outcome {
+    pub(crate) fn scan(&self, name: &str, bytes: Vec<u8>) -> Outcome {
         self.run(self.event(name, bytes))
     }
 }
 
 /// Values of a feature of the events with this action, sorted.
-pub fn values(outcome: &Outcome, action: &str, feature: &str) -> Vec<String> {
+pub(crate) fn values(outcome: &Outcome, action: &str, feature: &str) -> Vec<String> {
     let events = outcome.results.iter().filter(|event| event.action == action);
     let features = events.flat_map(|event| &event.entity.features).filter(|held| held.name == feature);
     let mut values: Vec<_> = features.map(|feature| feature.value.clone()).collect();
@@ -221,27 +224,27 @@ pub fn values(outcome: &Outcome, action: &str, feature: &str) -> Vec<String> {
 }
 
 /// Values of a feature of the object, by their labels.
-pub fn labelled(outcome: &Outcome, feature: &str) -> BTreeMap<String, String> {
+pub(crate) fn labelled(outcome: &Outcome, feature: &str) -> BTreeMap<String, String> {
     let events = outcome.results.iter().filter(|event| event.action == "enriched");
     let features = events.flat_map(|event| &event.entity.features).filter(|held| held.name == feature);
     features.map(|feature| (feature.label.clone(), feature.value.clone())).collect()
 }
 
 /// The hash of the rules that made the results.
-pub fn rules_hash(outcome: &Outcome) -> String {
+pub(crate) fn rules_hash(outcome: &Outcome) -> String {
     let event = outcome.results.iter().find(|event| event.action == "enriched").expect("a hit");
     let info: serde_json::Value = serde_json::from_slice(event.entity.info.as_bytes()).unwrap();
     info["rules_hash"].as_str().unwrap().to_owned()
 }
 
 /// A rule that matches a text.
-pub fn rule(name: &str, text: &str, metas: &str) -> String {
+pub(crate) fn rule(name: &str, text: &str, metas: &str) -> String {
     let metas = if metas.is_empty() { String::new() } else { format!("meta: {metas} ") };
     format!("rule {name} {{ {metas}strings: $text = \"{text}\" condition: $text }}\n")
 }
 
 /// Process ids of the children of this process that run this program.
-pub fn scanners(of: &Path) -> Vec<i32> {
+pub(crate) fn scanners(of: &Path) -> Vec<i32> {
     let mut found = Vec::new();
     for task in fs::read_dir("/proc/self/task").unwrap() {
         let children = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
