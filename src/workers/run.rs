@@ -582,10 +582,10 @@ impl Shared {
             let tick = self.options.tick;
             state = self.changed.wait_timeout(state, tick).unwrap_or_else(PoisonError::into_inner).0;
             let now = self.now();
-            let beats = state.beat.is_none_or(|beat| now.saturating_duration_since(beat) >= self.options.heartbeat);
+            let beats = state.beat.is_some_and(|beat| now.saturating_duration_since(beat) >= self.options.heartbeat);
             let open: Vec<Arc<Open>> = state.open.values().cloned().collect();
             // Without jobs the time runs from the next one on.
-            if beats || open.is_empty() {
+            if beats || open.is_empty() || state.beat.is_none() {
                 state.beat = Some(now);
             }
             let outdated = state.registered.as_ref().map(|plugin| plugin.entity.version.clone());

@@ -229,7 +229,11 @@ async fn the_events_that_come_of_work_are_the_same_in_process_and_over_http() {
     })
     .await
     .unwrap();
-    assert_eq!(one, other);
+    assert_eq!(one.len(), 1 + FILES * 4);
+    for (one, other) in one.iter().zip(&other) {
+        assert_eq!(one, other);
+    }
+    assert_eq!(one.len(), other.len());
     stop.send(()).unwrap();
     serving.await.unwrap();
     drop(world);
