@@ -175,7 +175,14 @@ async fn more_tasks_than_a_page_are_all_found() {
     assert_eq!(open(&world).len(), 5);
     check(&world);
     world.pass_minutes(2);
-    assert_eq!(world.get(ACTIVE, &query).await.events.len(), 700, "all of them are run again");
+    let mut again = 0;
+    while again < 700 {
+        // A request may be over its time before it has all of them.
+        let more = world.get(ACTIVE, &query).await.events.len();
+        assert!(more > 0, "all of them are run again, not {again}");
+        again += more;
+    }
+    assert_eq!(again, 700);
     check(&world);
 }
 
