@@ -19,7 +19,7 @@ use crate::dispatcher::dead::{
     After, Change, ChangeError, Count, DeadLetter, Filter, Found, Head, LetterError, Requeued, is_id,
 };
 use crate::dispatcher::filter::{verdicts, why};
-use crate::dispatcher::model::{BinaryEvent, Event, Model, Timestamp};
+use crate::dispatcher::model::{BinaryEvent, Event, Model, Timestamp, check_binary};
 use crate::dispatcher::plugin_key::subscriptions;
 use crate::dispatcher::registry::Listed;
 use crate::dispatcher::topic::{Action, binary_topic};
@@ -399,7 +399,10 @@ impl<'a> Requeueing<'a> {
 
     /// A letter that is here.
     fn again(&mut self, head: &Head, report: &mut DeadReport) -> Result<(), DeadError> {
-        if let Some(Requeued { time_ms, .. }) = &head.requeued {
+        if let Some(Requeued { time_ms, version }) = &head.requeued
+            // A run by a version for which only others have asked lately would never be over.
+            && self.version(&head.consumer, version) == *version
+        {
             let since = Timestamp::from_millis(*time_ms);
             report.skip(&head.id, format!("it was put back at {since}, and that run is not over"));
             return Ok(());
@@ -408,6 +411,12 @@ impl<'a> Requeueing<'a> {
             report.skip(&head.id, "its event cannot be read any more");
             return Ok(());
         };
+        if let Err(invalid) = check_binary(&letter.event) {
+            // Of one whose record had gone only what statuses carry is left.
+            let advice = "it cannot be run from this letter; `azulite retry` takes what is stored of the entity";
+            report.skip(&head.id, format!("its event is not whole ({}): {advice}", invalid.message));
+            return Ok(());
+        }
         if let Some(reason) = self.admin.not_here(&letter.event)? {
             report.skip(&head.id, reason);
             return Ok(());

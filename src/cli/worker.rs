@@ -48,11 +48,18 @@ fn work(config: &Config, args: &Worker) -> Result<Exit, Refusal> {
             start::sandbox(&setting, section)
         }
     };
-    let workers = Workers::new(vec![started.map_err(Refusal::failed)?]);
+    let workers = Arc::new(Workers::new(vec![started.map_err(Refusal::failed)?]));
     tracing::info!("working for {}", args.url);
     loop {
         match runtime.block_on(signals.next()) {
-            "SIGHUP" => tell_reloaded(&workers),
+            "SIGHUP" => {
+                let workers = workers.clone();
+                // Rules take minutes to compile, and a stop signal does not wait for them.
+                let aside = std::thread::Builder::new().name("reload".to_owned());
+                if let Err(error) = aside.spawn(move || tell_reloaded(&workers)) {
+                    tracing::error!(%error, "SIGHUP: no thread to reload with");
+                }
+            }
             name => {
                 tracing::info!("{name}: finishing what is under way");
                 break;

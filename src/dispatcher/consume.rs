@@ -585,15 +585,26 @@ impl Gather {
                 break;
             }
             match dispatcher.stored_event(&row.work) {
-                Some(value) => {
+                Ok(Some(value)) => {
                     bytes += value.len();
                     candidates.push(candidate_of(value, waiting.len()));
                     waiting.push(row);
                 }
-                None => kept.push(KeptBack { waiting: row, why: GONE.to_owned(), for_good: true }),
+                // It is tried again, and a dead letter in the end.
+                Err(error) => {
+                    tracing::warn!(?row.work.place, %error, "an event that is to be run again cannot be read");
+                    let why = format!("its record cannot be read: {error}");
+                    kept.push(KeptBack { waiting: row, why, for_good: false, elsewhere: false });
+                }
+                Ok(None) => {
+                    kept.push(KeptBack { waiting: row, why: GONE.to_owned(), for_good: true, elsewhere: false })
+                }
             }
         }
         let mut items = self.admit(&candidates, &waiting, &mut gathered.counts, &mut kept, now_ms);
+        for kept in kept.iter_mut().filter(|kept| !kept.for_good) {
+            kept.elsewhere = self.is_wanted_elsewhere(&kept.waiting.work, now_ms);
+        }
         if let Err(error) = place.without_turn(|| dispatcher.end_kept_back(kept, now_ms)) {
             tracing::warn!(%error, "events that are not run again were not seen to");
         }
@@ -646,11 +657,24 @@ impl Gather {
                 for (key, _) in own.iter() {
                     counts.add(key);
                     let for_good = [previously_deleted::STAGE, filter::ageoff::STAGE].contains(&key.stage);
-                    kept.push(KeptBack { waiting: row.clone(), why: key.to_string(), for_good });
+                    kept.push(KeptBack { waiting: row.clone(), why: key.to_string(), for_good, elsewhere: false });
                 }
             }
         });
         admitted
+    }
+
+    /// Whether an event that filters keep back from this request passes those of another one of the same consumer.
+    fn is_wanted_elsewhere(&self, work: &Work, now_ms: i64) -> bool {
+        let Some(event) = self.dispatcher.whole_event(work) else { return false };
+        let event = Event::Binary(Box::new(event));
+        let GetParams { name, version, .. } = &self.params;
+        self.dispatcher.registry.consumers(now_ms).iter().any(|listed| {
+            let params = &listed.consumer.params;
+            let is_same = params.name == *name && params.version == *version && params.model == Model::Binary;
+            let passes = |consumer: &Consumer<'_>| filter::verdicts(&event, consumer).is_empty();
+            is_same && listed.consumer.task && self.dispatcher.for_consumer(params, true, now_ms, passes)
+        })
     }
 
     fn answer(&self, gathered: Gathered, tasks: Option<HandedOut>, not_ready: &[Flow]) -> GetAnswer {

@@ -66,7 +66,7 @@ pub(super) async fn give_back(services: &Services, call: Call) -> Response {
 
 /// Ends those tasks as if they were lost; says how many.
 pub(super) async fn release(services: &Services, call: Call) -> Response {
-    let Some(dispatcher) = services.admin.as_ref().and_then(|admin| admin.dispatcher()) else {
+    let Some(dispatcher) = services.admin.as_ref().and_then(|admin| admin.dispatcher()).cloned() else {
         return error::no_such_page();
     };
     let query = match parse_query(&call.query) {
@@ -74,7 +74,10 @@ pub(super) async fn release(services: &Services, call: Call) -> Response {
         Err(bad) => return error::bad_query(&bad),
     };
     let ends = Ends { by_ms: None, name: first(&query, "plugin").map(str::to_owned) };
-    match dispatcher.look_for_lost_tasks(&ends, dispatcher.now_ms()).await {
+    // A task of its own: a look that is broken off has not seen when the other leases end, and what follows from a commit
+    // follows whether the client waits or not.
+    let look = tokio::spawn(async move { dispatcher.look_for_lost_tasks(&ends, dispatcher.now_ms()).await });
+    match look.await.unwrap_or_else(|stopped| Err(stopped.to_string())) {
         Ok(looked) => json(&looked),
         Err(problem) => error::internal("the tasks cannot be ended", &problem),
     }

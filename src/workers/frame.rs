@@ -228,7 +228,20 @@ impl Job {
     /// # Errors
     /// The outcome of the job, as [`UpstreamError`] says.
     pub fn stream(&self, label: &str, sha256: &str) -> Result<Option<Box<dyn Content>>, Outcome> {
-        Ok(self.upstream.content(&self.event.source.name, label, sha256)?)
+        let found = self.upstream.content(&self.event.source.name, label, sha256);
+        found.map_err(|error| self.failed(error))
+    }
+
+    /// How the job ends when [`Self::upstream`] did not do what it needs: as [`UpstreamError`] says, but trouble with the
+    /// disk or store of this machine is `error-runner`.
+    #[must_use]
+    pub fn failed(&self, error: UpstreamError) -> Outcome {
+        match error {
+            UpstreamError::Unavailable(reason) if self.upstream.is_local() => {
+                Outcome::failed(Status::ErrorRunner, "the store of this machine failed", reason)
+            }
+            error @ (UpstreamError::Unavailable(_) | UpstreamError::Refused(_)) => error.into(),
+        }
     }
 }
 

@@ -68,6 +68,10 @@ impl LocalUpstream {
 }
 
 impl Upstream for LocalUpstream {
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn register(&self, plugin: &PluginEvent) -> Result<(), UpstreamError> {
         self.post(Model::Plugin, &[Event::Plugin(Box::new(plugin.clone()))])
     }

@@ -443,6 +443,8 @@ impl Shared {
             let outcome = self.outcome(&open);
             if open.claim() {
                 self.end(&open, outcome);
+            } else {
+                self.until_ended(&open);
             }
             let mut state = lock(&self.state);
             state.open.remove(&id);
@@ -487,6 +489,16 @@ impl Shared {
     fn end(&self, open: &Open, outcome: Outcome) {
         self.send(open, outcome);
         open.ended.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Waits until whoever has claimed a job has nothing more to say about it: as long as its slot is taken it has
+    /// heartbeats, and a stop waits for its status.
+    fn until_ended(&self, open: &Open) {
+        let mut state = lock(&self.state);
+        while !open.ended.load(Ordering::Acquire) {
+            state = self.changed.wait_timeout(state, self.options.tick).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     fn send(&self, open: &Open, outcome: Outcome) {

@@ -37,6 +37,11 @@ pub enum UpstreamError {
 /// Every call blocks and may be made from any thread but an async one. A call that has not been answered may have been
 /// carried out.
 pub trait Upstream: Send + Sync {
+    /// Whether it is in this process: what is not available then is this machine's disk or store.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Announces a plugin.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::attempt::Attempt;
 use super::policy::Outcome;
 use super::rows::{ID_MAX_BYTES, Job, Lease, Waiting, Work, job_prefix, lease_key};
 use super::state::{Edit, Plan};
-use crate::broker::{Append, AppendError, CreateTopicError};
+use crate::broker::{Append, AppendError, CreateTopicError, ReadError};
 use crate::dispatcher::batches::Batches;
 
 /// A heartbeat that comes within this part of a lease changes nothing.
@@ -61,7 +61,8 @@ pub(crate) struct Ended {
 /// What is gathered beside the rows.
 #[derive(Default)]
 struct Gathered {
-    letters: Vec<DeadLetter>,
+    /// Without their events, which are read when nobody waits for the lock.
+    letters: Vec<(DeadLetter, Work)>,
     finished: Vec<Work>,
     closed: u64,
     retried: Vec<String>,
@@ -94,8 +95,9 @@ impl Dispatcher {
     fn with_letters(&self, mut plan: Plan, gathered: Gathered, now_ms: i64) -> Result<Ending, IndexError> {
         let Gathered { letters, finished, closed, retried } = gathered;
         let mut parts = Vec::new();
-        for letter in &letters {
-            parts.push(self.dead.record(letter)?);
+        for (mut letter, work) in letters {
+            self.fill(&mut letter, &work);
+            parts.push(self.dead.record(&letter)?);
         }
         for Work { kafka_key, name, version, .. } in &finished {
             parts.extend(self.dead.succeeded(kafka_key, name, version)?);
@@ -207,7 +209,7 @@ impl Dispatcher {
         let policy = self.leases.policies.of(&work.name);
         let runs_left = u32::try_from(job.attempts.len()).is_ok_and(|runs| runs <= policy.max_attempts);
         if outcome == Outcome::Dead || task.letter.is_some() || !runs_left || job.crashes >= CRASHES {
-            self.bury_work(edit, work, job.attempts, task.letter.as_deref(), now_ms, gathered);
+            Self::bury_work(edit, work, job.attempts, task.letter.as_deref(), now_ms, gathered);
             return Ok(());
         }
         let delay_ms = policy.delay_ms(job.attempts.len(), self.leases.random());
@@ -215,7 +217,7 @@ impl Dispatcher {
         let work = Work { attempt, ..work.clone() };
         let waiting = Waiting::new(work, now_ms.saturating_add(delay_ms), &task.dequeued);
         job.moved(&lease_key(&task.dequeued), &waiting.key);
-        job.ended.insert(task.dequeued.clone(), String::from_utf8_lossy(&waiting.key).into_owned());
+        job.end(&task.dequeued, &waiting.key);
         edit.set((waiting.work.job_key(), Some(job.bytes())));
         edit.count(&waiting.work).waiting += 1;
         gathered.retried.push(waiting.work.name.clone());
@@ -225,7 +227,6 @@ impl Dispatcher {
 
     /// Makes a dead letter of an event that is in no row any more; `own` is what its consumer says of it.
     fn bury_work(
-        &self,
         edit: &mut Edit<'_>,
         work: &Work,
         attempts: Vec<Attempt>,
@@ -239,21 +240,14 @@ impl Dispatcher {
             Some(place) => (place.topic.clone(), place.partition, place.offset),
             None => (String::new(), -1, -1),
         };
-        let whole = self.whole_event(work);
-        let gone = || serde_json::json!({"event": "only what statuses carry: the event has gone from its topic"});
-        let context = match own.map(|own| &own.context).filter(|context| !context.is_null()) {
-            Some(context) => context.clone(),
-            None if whole.is_none() => gone(),
-            None => serde_json::Value::Null,
-        };
-        let event = whole.or_else(|| work.kept_event()).unwrap_or_default();
+        let context = own.map(|own| own.context.clone()).unwrap_or_default();
         let attempts = own.map(|own| &own.attempts).filter(|own| !own.is_empty()).cloned().unwrap_or(attempts);
         let stage = own.map_or("", |own| own.stage.as_str());
         let stage = if stage.is_empty() { work.stage.clone() } else { stage.to_owned() };
         let status = attempts.last().map(|attempt| attempt.status.clone()).unwrap_or_default();
         let (name, version, key) = (work.name.clone(), work.version.clone(), &work.kafka_key);
         tracing::warn!(name, version, key, status, "an event is a dead letter");
-        gathered.letters.push(DeadLetter {
+        let letter = DeadLetter {
             id: dead::id_of(key, &name, &version, &stage),
             time_ms: now_ms,
             consumer: name,
@@ -263,15 +257,35 @@ impl Dispatcher {
             topic,
             partition,
             offset,
-            event,
+            event: BinaryEvent::default(),
             context,
-        });
+        };
+        gathered.letters.push((letter, work.clone()));
+    }
+
+    /// The event of a letter, as whole as it can be had. Blocks on the log.
+    fn fill(&self, letter: &mut DeadLetter, work: &Work) {
+        if let Some(event) = self.whole_event(work) {
+            letter.event = event;
+            return;
+        }
+        letter.event = work.kept_event().unwrap_or_default();
+        if letter.context.is_null() {
+            letter.context =
+                serde_json::json!({"event": "only what statuses carry: the event has gone from its topic"});
+        }
     }
 
     /// The event as it is stored; `None` when it has gone. Blocks.
     pub(crate) fn whole_event(&self, work: &Work) -> Option<BinaryEvent> {
         let Some(place) = &work.place else { return work.kept_event() };
-        let bytes = self.stored_event(work)?;
+        let bytes = match self.stored_event(work) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                tracing::warn!(?place, %error, "a stored event cannot be read");
+                return None;
+            }
+        };
         let Ok(Event::Binary(binary)) = model::decode_avro(Model::Binary, &bytes) else {
             tracing::warn!(?place, "a stored event cannot be read any more");
             return None;
@@ -280,22 +294,30 @@ impl Dispatcher {
     }
 
     /// The bytes of an event as they are stored; `None` when it has gone. Blocks.
-    pub(crate) fn stored_event(&self, work: &Work) -> Option<bytes::Bytes> {
-        let Some(place) = &work.place else { return Some(work.event.clone()) };
+    ///
+    /// # Errors
+    /// Its record cannot be read: that says nothing of whether it is there.
+    pub(crate) fn stored_event(&self, work: &Work) -> Result<Option<bytes::Bytes>, ReadError> {
+        let Some(place) = &work.place else { return Ok(Some(work.event.clone())) };
         let log = self.broker.log();
-        let topic = log.topic(&place.topic)?;
-        let partition = topic.partition(place.partition)?;
+        let Some(topic) = log.topic(&place.topic) else { return Ok(None) };
+        let Some(partition) = topic.partition(place.partition) else { return Ok(None) };
         if place.offset < partition.offsets().log_start {
-            return None;
+            return Ok(None);
         }
-        let (records, _) = read_records(log.as_ref(), partition, place.offset, place.offset + 1).ok()?;
-        let record = records.into_iter().find(|record| record.offset == place.offset)?;
+        let records = match read_records(log.as_ref(), partition, place.offset, place.offset + 1) {
+            Ok((records, _)) => records,
+            // Its topic was deleted meanwhile.
+            Err(ReadError::Gone { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(record) = records.into_iter().find(|record| record.offset == place.offset) else { return Ok(None) };
         // Under that offset of a topic that was made anew lies something else.
         let is_it = |bytes: &bytes::Bytes| match model::look_avro(Model::Binary, bytes) {
             Ok((event, _)) => event.kafka_key() == work.kafka_key,
             Err(_) => false,
         };
-        record.value.filter(|bytes| !bytes.is_empty() && is_it(bytes))
+        Ok(record.value.filter(|bytes| !bytes.is_empty() && is_it(bytes)))
     }
 
     /// What follows once statuses are stored.
@@ -388,7 +410,7 @@ impl Dispatcher {
             let mut job = edit.get(&waiting.work.job_key())?.and_then(|bytes| Job::read(&bytes)).unwrap_or_default();
             job.moved(&key, &waiting.key);
             // Its consumer may have it all the same, and say so: the first word counts.
-            job.ended.insert(id.to_owned(), String::from_utf8_lossy(&waiting.key).into_owned());
+            job.end(id, &waiting.key);
             edit.set((waiting.work.job_key(), Some(job.bytes())));
             edit.put_waiting(&waiting);
             released += 1;
@@ -436,9 +458,9 @@ impl Dispatcher {
         }
         self.queue_early(edit.finish());
         let mut edit = self.leases.edit(log, false);
-        for KeptBack { waiting, why, .. } in held {
-            if edit.get(&waiting.key)?.is_some() {
-                self.hold(&mut edit, waiting, why, now_ms, &mut gathered)?;
+        for kept in held {
+            if edit.get(&kept.waiting.key)?.is_some() {
+                self.hold(&mut edit, kept, now_ms, &mut gathered)?;
             }
         }
         let (plan, appends, ended) = self.with_letters(edit.finish(), gathered, now_ms)?.take();
@@ -462,15 +484,14 @@ impl Dispatcher {
     fn hold(
         &self,
         edit: &mut Edit<'_>,
-        mut waiting: Waiting,
-        why: String,
+        KeptBack { mut waiting, why, elsewhere, .. }: KeptBack,
         now_ms: i64,
         gathered: &mut Gathered,
     ) -> Result<(), IndexError> {
         let policy = self.leases.policies.of(&waiting.work.name);
         edit.remove(waiting.key.clone());
-        waiting.held += 1;
-        if waiting.held > policy.max_attempts && !waiting.fresh {
+        waiting.held += u32::from(!elsewhere);
+        if waiting.held > policy.max_attempts && !waiting.fresh && !elsewhere {
             let job = edit.get(&waiting.work.job_key())?.and_then(|bytes| Job::read(&bytes)).unwrap_or_default();
             let mut attempts = job.attempts;
             let attempt = Attempt {
@@ -482,7 +503,7 @@ impl Dispatcher {
             };
             attempts.push(attempt);
             edit.count(&waiting.work).waiting -= 1;
-            self.bury_work(edit, &waiting.work, attempts, None, now_ms, gathered);
+            Self::bury_work(edit, &waiting.work, attempts, None, now_ms, gathered);
             return Ok(());
         }
         let due_ms = now_ms.saturating_add(policy.retry_delay_ms.max(1000));
@@ -507,6 +528,8 @@ pub(crate) struct KeptBack {
     pub(crate) why: String,
     /// No request will ever get it.
     pub(crate) for_good: bool,
+    /// Others of the same name and version that ask for other events would get it.
+    pub(crate) elsewhere: bool,
 }
 
 /// Why a change could not be planned.

@@ -18,6 +18,8 @@ pub(super) const WAITING: &[u8] = b"retry\0";
 const JOB: &[u8] = b"job\0";
 const TAKEN: &[u8] = b"ledger-in\0";
 const ENDED: &[u8] = b"ledger-out\0";
+/// Ended leases of one event at one consumer of which a late status is still taken, the last ones.
+const MOST_ENDED: usize = 64;
 /// Longest id that is kept: well above what a key, a name and a version within their limits make.
 pub(super) const ID_MAX_BYTES: usize = 16 << 10;
 
@@ -170,6 +172,15 @@ impl Job {
 
     pub(super) fn bytes(&self) -> Bytes {
         serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// A lease has ended, and the event is in this row now. Of too many the oldest is forgotten.
+    pub(super) fn end(&mut self, id: &str, place: &[u8]) {
+        self.ended.insert(id.to_owned(), String::from_utf8_lossy(place).into_owned());
+        while self.ended.len() > MOST_ENDED {
+            // All begin alike and end with a time.
+            self.ended.pop_first();
+        }
     }
 
     /// The event has moved from one row to another.

@@ -310,7 +310,8 @@ impl Leases {
         now_secs: i64,
     ) -> Result<Vec<String>, IndexError> {
         let mut state = self.lock();
-        if state.ids_of < now_secs {
+        // Also when a clock was set back: else nothing would be forgotten until it has caught up.
+        if state.ids_of != now_secs {
             state.ids_of = now_secs;
             state.ids.retain(|_, secs| *secs >= now_secs);
         }
@@ -352,8 +353,10 @@ impl Leases {
             next_due_ms = next_due_ms.min(take(&mut taken, (key, value), now_ms, count));
         }
         let mut after: Option<Vec<u8>> = None;
+        // Rows may be whole events: no more are read than are wanted, but for those that somebody else has.
+        let page = count.saturating_add(1).saturating_add(state.handed.len()).min(rows::PAGE);
         'pages: loop {
-            let rows = log.kv_page(&prefix, after.as_deref(), rows::PAGE)?;
+            let rows = log.kv_page(&prefix, after.as_deref(), page)?;
             for (key, value) in &rows {
                 if state.handed.contains(key.as_ref()) || state.pending.contains_key(key.as_ref()) {
                     continue;
@@ -365,7 +368,7 @@ impl Leases {
                 }
             }
             match rows.last() {
-                Some((key, _)) if rows.len() >= rows::PAGE => after = Some(key.to_vec()),
+                Some((key, _)) if rows.len() >= page => after = Some(key.to_vec()),
                 _ => break,
             }
         }

@@ -145,6 +145,8 @@ pub struct Scanned {
     pub rows_cut: u64,
     /// All matches of all hits.
     pub rows: u64,
+    /// Hits, and further paths of members, that were not sent.
+    pub hits_cut: u64,
     /// Out of memory: nothing is complete.
     pub out_of_memory: bool,
 }
@@ -210,6 +212,16 @@ pub struct Hit {
 }
 
 impl Hit {
+    /// Bytes that it takes without its matches, about.
+    pub(super) fn held(&self) -> usize {
+        let tags = self.tags.iter().map(|tag| tag.len() + 32).sum::<usize>();
+        let metas = self.metas.iter().map(|(name, value)| {
+            let value = if let Meta::Text(text) = value { text.len() } else { 8 };
+            name.len() + value + 64
+        });
+        self.namespace.len() + self.name.len() + tags + metas.sum::<usize>() + super::engine::TOLD_EACH
+    }
+
     /// Namespace and name.
     #[must_use]
     pub fn rule(&self) -> String {

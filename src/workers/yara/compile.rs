@@ -145,7 +145,7 @@ fn first(left_out: &[LeftOut]) -> String {
 pub fn build(root: &Path, wanted: &Wanted, children: &Children) -> Result<RuleSet, BuildError> {
     let snapshot = directory::read(root, wanted);
     let snapshot = snapshot.map_err(|error| BuildError::Directory { path: root.to_owned(), error })?;
-    let (files, mut left_out) = bounded(snapshot.files, snapshot.left_out);
+    let (files, mut left_out) = (snapshot.files, snapshot.left_out);
     let compiler = Compiler::start(children)?;
     let mut files = compiler.check(files, &mut left_out)?;
     let compiled = loop {
@@ -164,21 +164,6 @@ pub fn build(root: &Path, wanted: &Wanted, children: &Children) -> Result<RuleSe
     };
     left_out.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(set(files, left_out, compiled))
-}
-
-/// The files whose texts are not too much together.
-fn bounded(files: Vec<RuleFile>, mut left_out: Vec<LeftOut>) -> (Vec<RuleFile>, Vec<LeftOut>) {
-    let mut total = 0;
-    let mut kept = Vec::new();
-    for file in files {
-        total += u64::try_from(file.text.len()).unwrap_or(u64::MAX);
-        if total > TOTAL_MAX_BYTES {
-            left_out.push(file.problem(0, "all rules with their includes are too large"));
-        } else {
-            kept.push(file);
-        }
-    }
-    (kept, left_out)
 }
 
 fn set(files: Vec<RuleFile>, left_out: Vec<LeftOut>, compiled: Vec<u8>) -> RuleSet {

@@ -25,6 +25,8 @@ pub const FILES_MAX: usize = 50_000;
 const FOLDERS_MAX: usize = 16;
 /// Includes inside includes.
 const INCLUDES_MAX: usize = 5;
+/// Includes in one file and in those that it includes: an include may add nothing and still takes time.
+const INCLUDED_MAX: usize = 10_000;
 
 /// Which of the files are wanted.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +93,7 @@ pub(super) fn read(root: &Path, wanted: &Wanted) -> io::Result<Snapshot> {
     let mut reader = Reader { root: &root, bytes: BTreeMap::new(), total: 0 };
     let mut snapshot = Snapshot::default();
     let mut paths = Vec::new();
+    let mut total = 0;
     walk(&root, &mut paths, &mut snapshot.left_out)?;
     for path in paths {
         let Some(path) = path.to_str().map(str::to_owned) else {
@@ -105,7 +108,16 @@ pub(super) fn read(root: &Path, wanted: &Wanted) -> io::Result<Snapshot> {
             continue;
         }
         match reader.file(&path, namespace) {
-            Ok(file) => snapshot.files.push(file),
+            Ok(file) => {
+                // A file that many include is in memory as often: no more than may be used.
+                let size = u64::try_from(file.text.len()).unwrap_or(u64::MAX);
+                if size > TOTAL_MAX_BYTES.saturating_sub(total) {
+                    snapshot.left_out.push(file.problem(0, "all rules with their includes are too large"));
+                } else {
+                    total += size;
+                    snapshot.files.push(file);
+                }
+            }
             Err(Problem { line, reason }) => snapshot.left_out.push(LeftOut { path, line, reason }),
         }
     }
@@ -219,6 +231,10 @@ impl Reader<'_> {
             if depth >= INCLUDES_MAX {
                 return Err(refused(format!("more than {INCLUDES_MAX} deep")));
             }
+            flat.included += 1;
+            if flat.included > INCLUDED_MAX {
+                return Err(refused(format!("more than {INCLUDED_MAX} in one file")));
+            }
             let included = below(path, &include.path).map_err(|reason| refused(reason.into()))?;
             self.put(&included, depth + 1, flat).map_err(|problem| match problem.line {
                 0 => refused(problem.reason),
@@ -283,6 +299,8 @@ struct Flat {
     line: usize,
     lines: Vec<(usize, String, usize)>,
     parts: BTreeMap<String, [u8; 32]>,
+    /// Includes so far.
+    included: usize,
 }
 
 impl Flat {

@@ -45,6 +45,11 @@ pub(super) const ROW_BYTES_MAX: usize = 3_000;
 const BYTES_MAX: usize = 8 << 20;
 /// Most bytes of one rule's metadata and tags that are told.
 const METAS_MAX: usize = 128 << 10;
+/// Most bytes of hits and paths that are told of one object and its members, matches apart. Hostile archives have tens of
+/// thousands of members, each of which many rules may match.
+pub(super) const TOLD_MAX: usize = 32 << 20;
+/// What a hit or a path takes beside its texts, about.
+pub(super) const TOLD_EACH: usize = 256;
 /// Bytes in one piece.
 const PIECE: usize = 256 << 10;
 /// Expanded bytes from which the ratio counts.
@@ -119,6 +124,7 @@ impl Service for Engine {
                         told: Scanned::default(),
                         bytes: 0,
                         sent: 0,
+                        left: TOLD_MAX,
                     }
                     .run(body),
                 )
@@ -196,6 +202,8 @@ struct Scanning<'a> {
     /// Rows and bytes that were sent.
     sent: usize,
     bytes: usize,
+    /// Bytes of hits and paths that may still be sent.
+    left: usize,
 }
 
 /// The parent is gone.
@@ -254,11 +262,20 @@ impl Scanning<'_> {
         let sha256 = hex(&member.sha256);
         if member.duplicate {
             let known = self.interesting.contains(&member.sha256);
-            return if known { self.send(&Found::Again { sha256, path: member.path.to_owned() }) } else { Ok(()) };
+            if !known {
+                return Ok(());
+            }
+            if !self.fits(member.path.len() + TOLD_EACH) {
+                self.told.hits_cut += 1;
+                return Ok(());
+            }
+            return self.send(&Found::Again { sha256, path: member.path.to_owned() });
         }
         self.send(&Found::Began { member: number, path: member.path.to_owned() })?;
         let hits = self.one(number, member.path, &Externals::of(member.path, ""), member.bytes)?;
         let wanted = match self.scan.publish {
+            // There is no stream without bytes.
+            _ if member.bytes.is_empty() => false,
             Publish::None => false,
             Publish::Matched => hits == Hits::Count,
             Publish::All => true,
@@ -281,6 +298,13 @@ impl Scanning<'_> {
             self.send(&Found::Bytes(piece.to_vec()))?;
         }
         Ok(())
+    }
+
+    /// Whether so many bytes of hits and paths may be told; then they are counted.
+    fn fits(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(self.left);
+        left.is_some()
     }
 
     fn send(&mut self, found: &Found) -> Result<(), Gone> {
@@ -306,6 +330,10 @@ impl Scanning<'_> {
         }
         let mut found = Hits::None;
         for mut hit in hits {
+            if !self.fits(hit.held() + path.len()) {
+                self.told.hits_cut += 1;
+                continue;
+            }
             found = found.max(if hit.counts(path) { Hits::Count } else { Hits::Some });
             let mut rows = std::mem::take(&mut hit.rows);
             self.send(&Found::Hit(hit))?;

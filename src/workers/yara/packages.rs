@@ -160,6 +160,11 @@ impl Packages {
         }
         create_dir_durably(&RealFs, &self.dir)?;
         let bytes = serde_json::to_vec(&package).map_err(io::Error::other)?;
+        if bytes.len() > FILE_MAX {
+            // It could not be read again.
+            tracing::warn!(name, version, "the report of a package is full: a distribution is not in it");
+            return Ok(package.score());
+        }
         replace_durably(&RealFs, &self.path(name, version), &bytes)?;
         drop(turn);
         Ok(package.score())

@@ -2,6 +2,7 @@
 //! takes their place in one step. Who scans keeps the set it began with.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
@@ -15,6 +16,10 @@ use crate::isolate::CallError;
 
 /// How often the directory is looked at.
 const POLL: Duration = Duration::from_secs(2);
+/// Those who may wait for a reload at once: one whose set is built, and one that reads the directory behind it.
+const RELOADS_MAX: usize = 2;
+/// How long after children failed it is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// The rules of a worker.
 pub struct Rulebook {
@@ -24,12 +29,16 @@ pub struct Rulebook {
     last: Mutex<Last>,
     /// Its failure, for those who do not want to wait for one that is being built.
     failure: Mutex<Option<String>>,
+    /// Those who wait for a reload.
+    reloads: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Last {
     /// The directory when it was read.
     seen: Option<Fingerprint>,
+    /// When it is tried again, after children failed: that says nothing about the rules.
+    again: Option<Instant>,
 }
 
 /// Why the rules stay as they are.
@@ -41,6 +50,9 @@ pub enum ReloadError {
     /// Its scanners cannot be started.
     #[error("the scanners of the new rules: {0}")]
     Scanners(#[from] CallError),
+    /// Others wait already; what they get is read from the directory later.
+    #[error("the rules are being read again already")]
+    Busy,
 }
 
 /// What `rules list` shows.
@@ -72,7 +84,8 @@ impl Rulebook {
     /// Without rules, until the first [`Self::reload`].
     #[must_use]
     pub(super) fn new(options: Options) -> Self {
-        Self { options, current: RwLock::default(), last: Mutex::default(), failure: Mutex::default() }
+        let (current, last, failure) = (RwLock::default(), Mutex::default(), Mutex::default());
+        Self { options, current, last, failure, reloads: AtomicUsize::new(0) }
     }
 
     /// The set in use.
@@ -92,14 +105,23 @@ impl Rulebook {
     /// # Errors
     /// [`ReloadError`]; the set in use stays.
     pub fn reload(&self) -> Result<Arc<Scanners>, ReloadError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        self.reload_under(&mut last)
+        let others = self.reloads.fetch_add(1, Ordering::AcqRel);
+        let reloaded = if others < RELOADS_MAX {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            self.reload_under(&mut last)
+        } else {
+            Err(ReloadError::Busy)
+        };
+        self.reloads.fetch_sub(1, Ordering::AcqRel);
+        reloaded
     }
 
     fn reload_under(&self, last: &mut MutexGuard<'_, Last>) -> Result<Arc<Scanners>, ReloadError> {
         // Before the files are read: a change in between is seen the next time.
         last.seen = directory::fingerprint(&self.options.rules_dir).ok();
         let built = self.built();
+        let passing = matches!(built, Err(ReloadError::Scanners(_) | ReloadError::Build(BuildError::Child(_))));
+        last.again = passing.then(|| Instant::now() + AGAIN);
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = built.as_ref().err().map(ToString::to_string);
         match &built {
             Ok(set) => {
@@ -220,6 +242,10 @@ fn watch((stop, stopped): &(Mutex<bool>, Condvar), rulebook: &Rulebook) {
         warned = false;
         if last.seen.as_ref() == Some(&now) {
             changed = None;
+            if last.again.is_some_and(|again| Instant::now() >= again) {
+                // What came of it is logged there.
+                drop(rulebook.reload_under(&mut last));
+            }
             continue;
         }
         match &changed {

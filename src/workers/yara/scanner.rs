@@ -3,19 +3,23 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::ask::{Ask, Found, Hit, Member, Scan, Scanned, Told};
+use super::ask::{Ask, Found, Hit, Member, Row, Scan, Scanned, Told};
 use super::compile::{Children, RuleSet};
 use super::engine;
 use crate::isolate::{CallError, Counts, Options, Patience, Pool};
 
-/// How long a scanner may say nothing beyond the time of one member, which it keeps by itself: unpacking takes time, too.
-const SILENCE: Duration = Duration::from_secs(30);
+/// How long a scanner may say nothing beyond the time of one member, which it keeps by itself: unpacking takes time, too,
+/// and nothing is said of members that are skipped. `max_total_expanded` of bzip2 takes a minute.
+const SILENCE: Duration = Duration::from_secs(150);
 /// How often an object is begun anew without a member that keeps a scanner busy for too long.
 const RESTARTS: usize = 3;
 /// How long a scanner may have nothing to do before it is stopped.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Program, rules and what the library remembers; without object and members.
 const MEMORY_BYTES: u64 = 3 << 30;
+/// Bytes that are taken from a scanner for one object: more than one that is well tells. One that was taken over must not
+/// fill the memory of this process.
+const GATHERED_MAX: usize = 4 * engine::TOLD_MAX;
 
 /// Properties of the scanners of a set.
 #[derive(Clone, Debug)]
@@ -116,8 +120,15 @@ impl Scanners {
     ) -> Result<Findings, CallError> {
         let mut scan = scan.clone();
         loop {
-            let mut gathering =
-                Gathering { findings: Findings::default(), begun: 0, pending: None, publish: &mut *publish };
+            let mut gathering = Gathering {
+                findings: Findings::default(),
+                begun: 0,
+                pending: None,
+                gathered: 0,
+                publish_left: scan.publish_max,
+                max_member: scan.expand.as_ref().map_or(0, |expand| expand.max_member),
+                publish: &mut *publish,
+            };
             gathering.findings.files.push(FileHits::default());
             let quiet = Some(Duration::from_secs(u64::from(scan.file_timeout_s)) + SILENCE);
             let patience = Patience { limit: deadline.saturating_duration_since(Instant::now()), quiet };
@@ -148,12 +159,22 @@ struct Gathering<'a, 'b> {
     begun: u64,
     /// Its hits so far are for a member that is not named yet; its bytes so far.
     pending: Option<(Vec<Hit>, Option<Whole>)>,
+    /// Bytes that it took so far, about; those of published members apart.
+    gathered: usize,
+    /// Members that may still be published.
+    publish_left: u64,
+    /// Size of the largest one.
+    max_member: u64,
     publish: &'a mut Publisher<'b>,
 }
 
 impl Gathering<'_, '_> {
     fn take(&mut self, found: Found) -> Result<(), CallError> {
         let garbled = || CallError::Garbled("its pieces are in no order");
+        self.gathered = self.gathered.saturating_add(held(&found));
+        if self.gathered > GATHERED_MAX {
+            return Err(CallError::Garbled("it is too much"));
+        }
         match found {
             Found::Began { member, path: _ } => {
                 self.begun = member;
@@ -165,6 +186,11 @@ impl Gathering<'_, '_> {
                 let (hits, bytes) = self.pending.as_mut().ok_or_else(garbled)?;
                 let hits = std::mem::take(hits);
                 if member.published {
+                    if member.size == 0 || member.size > self.max_member {
+                        return Err(CallError::Garbled("a member is as large as none may be"));
+                    }
+                    let left = self.publish_left.checked_sub(1);
+                    self.publish_left = left.ok_or(CallError::Garbled("it publishes too many members"))?;
                     *bytes = Some((member.clone(), Vec::new()));
                 }
                 self.findings.files.push(FileHits { member: Some(member), paths: Vec::new(), hits });
@@ -208,4 +234,19 @@ impl Gathering<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Bytes that a piece takes as long as the scan goes on, about.
+fn held(found: &Found) -> usize {
+    match found {
+        Found::Hit(hit) => hit.rows.iter().map(row_held).sum::<usize>() + hit.held(),
+        Found::Rows(rows) => rows.iter().map(row_held).sum(),
+        Found::Member(member) => member.path.len() + member.sha256.len() + engine::TOLD_EACH,
+        Found::Again { sha256: _, path } => path.len() + engine::TOLD_EACH,
+        Found::Began { .. } | Found::Bytes(_) | Found::Checked(_) => 0,
+    }
+}
+
+fn row_held(row: &Row) -> usize {
+    row.bytes.len() + row.pattern.len() + 128
 }

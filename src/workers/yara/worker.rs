@@ -20,7 +20,6 @@ use crate::dispatcher::model::{Author, BinaryEvent, Datastream, PluginEvent, Tim
 use crate::isolate::CallError;
 use crate::workers::frame::{Job, Outcome, Status, Worker};
 use crate::workers::results::{Origin, registration};
-use crate::workers::upstream::UpstreamError;
 
 /// The worker's name in events and groups.
 pub const NAME: &str = "yara";
@@ -36,6 +35,9 @@ const CHILDREN_MAX: u64 = 1_000;
 /// Words of password dictionaries and settings that are tried, and their bytes together: they go with every request.
 const PASSWORDS_MAX: usize = 1_000;
 const PASSWORD_BYTES_MAX: usize = 32 << 10;
+/// Bytes of an object's name and of its format that rules see: they go with every request, too, and the name three times.
+const NAME_MAX: usize = 8_000;
+const FORMAT_MAX: usize = 1_000;
 /// Bytes of a password dictionary that are read.
 const DICTIONARY_MAX: u64 = 64 << 10;
 
@@ -146,7 +148,7 @@ impl Yara {
         }
         let name = name_of(event);
         let scan = Scan {
-            externals: Externals::of(&name, &event.entity.file_format),
+            externals: Externals::of(tail(&name, NAME_MAX), tail(&event.entity.file_format, FORMAT_MAX)),
             expand: Some(Expand { passwords: self.passwords(job)?, ..self.options.expand.clone() }),
             file_timeout_s: u32::try_from(self.options.file_timeout.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
             publish: self.options.publish,
@@ -175,7 +177,7 @@ impl Yara {
                 })
             },
         );
-        let mut findings = findings.map_err(|error| outcome_of(error, failed))?;
+        let mut findings = findings.map_err(|error| outcome_of(error, failed.map(|error| job.failed(error))))?;
         score::keep_counting(&mut findings.files, &name);
         self.told(job, set, &name, &findings, &uploads)
     }
@@ -210,7 +212,8 @@ impl Yara {
         }
         let mut streams = Vec::new();
         for text in &texts.texts {
-            let stored = job.upstream().upload(&job.event.source.name, "yara_rule_hit", &mut text.as_bytes())?;
+            let stored = job.upstream().upload(&job.event.source.name, "yara_rule_hit", &mut text.as_bytes());
+            let stored = stored.map_err(|error| job.failed(error))?;
             streams.push(Datastream { label: "yara_rule_hit".into(), ..stored });
         }
         let subject =
@@ -361,6 +364,11 @@ fn name_of(event: &BinaryEvent) -> String {
     feature.map_or_else(node, |feature| feature.value.clone())
 }
 
+/// The last bytes of a text, at most so many.
+fn tail(text: &str, most: usize) -> &str {
+    text.get(text.ceil_char_boundary(text.len().saturating_sub(most))..).unwrap_or_default()
+}
+
 /// Name and version of the package that an event is of.
 fn package_of(event: &BinaryEvent) -> Option<(&str, &str)> {
     let reference = |name: &str| event.source.references.get(name).map(String::as_str);
@@ -416,6 +424,9 @@ fn notes(told: &Scanned, hash: &str) -> Vec<String> {
     if told.rows_cut > 0 {
         notes.push(format!("{} of {} matches were left out", told.rows_cut, told.rows));
     }
+    if told.hits_cut > 0 {
+        notes.push(format!("{} further hits and paths of members were left out: there are too many", told.hits_cut));
+    }
     if told.unpublished > 0 {
         notes.push(format!("{} members beyond {CHILDREN_MAX} were not published", told.unpublished));
     }
@@ -447,9 +458,9 @@ fn bounded(words: Vec<String>, configured: &[String]) -> Vec<String> {
 }
 
 /// How a job ends whose scan did not.
-fn outcome_of(error: CallError, upload: Option<UpstreamError>) -> Outcome {
-    if let (CallError::Source(_), Some(error)) = (&error, upload) {
-        return error.into();
+fn outcome_of(error: CallError, upload: Option<Outcome>) -> Outcome {
+    if let (CallError::Source(_), Some(outcome)) = (&error, upload) {
+        return outcome;
     }
     let (status, short) = match &error {
         CallError::Source(_) => (Status::ErrorRunner, "the content cannot be read"),
