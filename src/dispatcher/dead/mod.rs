@@ -176,6 +176,29 @@ impl DeadLetters {
         Ok((!over.is_empty()).then(|| self.removal(&over, claim)))
     }
 
+    /// What belongs into the commit that gives an item up without another run: letters that were put back for this version
+    /// wait for none any more, and may be put back again. `None` when there are none. Blocks on the index, unless there are
+    /// no letters at all.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn given_up(&self, kafka_key: &str, consumer: &str, version: &str) -> Result<Option<DeadParts>, IndexError> {
+        if self.counts.total() == 0 {
+            return Ok(None);
+        }
+        let family = letter::family_of(kafka_key, consumer);
+        let claim = self.claims.wait(&family);
+        let waits = |head: &Head| head.requeued.as_ref().is_some_and(|requeued| requeued.version == version);
+        let (mut values, mut effects) = (Vec::new(), Vec::new());
+        for head in rows::family(self.broker.log().as_ref(), &family)?.into_iter().filter(waits) {
+            let changed = Head { requeued: None, ..head.clone() };
+            values.push(changed.put());
+            effects.extend([Effect::removed(&head), Effect::changed(&changed)]);
+        }
+        let outcome = Outcome { effects, _claim: claim };
+        Ok((!values.is_empty()).then_some(DeadParts { values, records: Vec::new(), outcome }))
+    }
+
     fn removal(&self, heads: &[Head], claim: Claim) -> DeadParts {
         DeadParts {
             values: heads.iter().flat_map(rows::remove).collect(),

@@ -83,7 +83,8 @@ impl Dispatcher {
             self.topic(&self.dead_topic())?;
         }
         let mut gathered = Gathered::default();
-        let mut edit = self.leases.edit(self.broker.log().as_ref(), false);
+        let keys: Vec<Vec<u8>> = closings.iter().map(|closing| lease_key(&closing.task.dequeued)).collect();
+        let mut edit = self.leases.edit_closing(self.broker.log().as_ref(), &keys);
         for closing in closings {
             self.plan_closing(&mut edit, closing, now_ms, &mut gathered)?;
         }
@@ -434,6 +435,7 @@ impl Dispatcher {
         // Counted by two requests of different order, so two changes.
         let (mut deleted, mut held) = (Vec::new(), Vec::new());
         kept.into_iter().for_each(|kept| if kept.for_good { deleted.push(kept) } else { held.push(kept) });
+        let mut given_up = Vec::new();
         let mut edit = self.leases.edit(log, true);
         for KeptBack { waiting, why, .. } in deleted {
             if edit.get(&waiting.key)?.is_none() {
@@ -455,8 +457,9 @@ impl Dispatcher {
                 why,
                 "an event is not run again"
             );
+            given_up.push(work);
         }
-        self.queue_early(edit.finish());
+        self.give_up(edit.finish(), &given_up)?;
         let mut edit = self.leases.edit(log, false);
         for kept in held {
             if edit.get(&kept.waiting.key)?.is_some() {
@@ -477,6 +480,34 @@ impl Dispatcher {
         });
         if receiver.recv().is_ok_and(|outcome| outcome.is_ok()) {
             self.closings_stored(ended, FILTERED);
+        }
+        Ok(())
+    }
+
+    /// Commits the end of events that are not run again, and says so of their dead letters. Blocks for it.
+    fn give_up(&self, mut plan: Plan, works: &[Work]) -> Result<(), IndexError> {
+        let mut outcomes = Vec::new();
+        for Work { kafka_key, name, version, .. } in works {
+            // Those have no records.
+            if let Some(DeadParts { values, outcome, .. }) = self.dead.given_up(kafka_key, name, version)? {
+                plan.add(values);
+                outcomes.push(outcome);
+            }
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let log = self.broker.log().as_ref();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.leases.queue(log, vec![plan], |values, settle| {
+            let done = move |outcome: Result<_, AppendError>| {
+                settle.tell(outcome.is_ok());
+                drop(sender.send(outcome.map(drop)));
+            };
+            log.queue_kv(values, Box::new(done));
+        });
+        if receiver.recv().is_ok_and(|outcome| outcome.is_ok()) {
+            outcomes.into_iter().for_each(|outcome| self.dead.committed(outcome));
         }
         Ok(())
     }

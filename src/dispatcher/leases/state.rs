@@ -23,6 +23,10 @@ const MOST_CONSUMERS: usize = 10_000;
 /// Rows of waiting events that one look takes at most.
 const MOST_TAKEN: usize = 256;
 
+/// How often it is looked whether a status about the same lease is stored, and how long is waited in between.
+const CLOSING_LOOKS: u32 = 400;
+const CLOSING_LOOK: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// What a change adds to the counts of one consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Delta {
@@ -208,6 +212,23 @@ impl Leases {
             queued: false,
         };
         Edit { log, state, plan }
+    }
+
+    /// Begins a change of statuses about these leases, once it is known what became of another one about any of them: what
+    /// builds on a change that fails then would be true in part. Blocks, for a moment at most.
+    pub(super) fn edit_closing<'a>(self: &'a Arc<Self>, log: &'a dyn LogStore, leases: &[Vec<u8>]) -> Edit<'a> {
+        for _ in 0..CLOSING_LOOKS {
+            let edit = self.edit(log, false);
+            let closes = |key: &Vec<u8>| {
+                edit.state.pending.get(key).is_some_and(|pending| !pending.early && pending.value.is_none())
+            };
+            if !leases.iter().any(closes) {
+                return edit;
+            }
+            drop(edit);
+            std::thread::sleep(CLOSING_LOOK);
+        }
+        self.edit(log, false)
     }
 
     /// Queues changes with what they count: `push` gets all values and is to hand the outcome to what it gets with them.
