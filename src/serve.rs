@@ -507,9 +507,8 @@ fn policies(config: &Config) -> Policies {
         retry_backoff: delivery.retry_backoff,
         retry_delay_max_ms: ms(delivery.retry_delay_max),
     };
-    let common = &config.delivery;
-    let own = config.consumers.iter().map(|(name, consumer)| (name.clone(), policy(&consumer.over(common))));
-    Policies { common: policy(common), by_name: own.collect() }
+    let own = config.deliveries().into_iter().map(|(name, delivery)| (name, policy(&delivery)));
+    Policies { common: policy(&config.delivery), by_name: own.collect() }
 }
 
 /// Where dead letters are kept, and how long.

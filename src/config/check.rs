@@ -77,7 +77,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-const RANGES: [Range; 60] = [
+const RANGES: [Range; 62] = [
     count("http.max_connections", 1, 65_535, |c| c.http.max_connections.into()),
     size("http.max_header_bytes", 8 * KI, MI, |c| c.http.max_header_bytes),
     duration("http.header_timeout", 100, 600 * SECOND, |c| ms(c.http.header_timeout)),
@@ -138,6 +138,8 @@ const RANGES: [Range; 60] = [
     size("workers.yara.max_total_expanded", MI, TI, |c| c.workers.yara.max_total_expanded),
     count("workers.yara.max_members", 1, 10_000_000, |c| c.workers.yara.max_members),
     count("workers.yara.max_ratio", 2, 1_000_000, |c| c.workers.yara.max_ratio),
+    count("workers.crits.max_attempts", 0, ATTEMPTS_MAX, |c| c.workers.crits.max_attempts.into()),
+    duration("workers.crits.retry_delay", 0, 365 * DAY, |c| ms(c.workers.crits.retry_delay)),
 ];
 
 /// What the number `key` may be, for a message.

@@ -81,6 +81,23 @@ pub struct Config {
     pub topics: BTreeMap<String, TopicSettings>,
 }
 
+impl Config {
+    /// Leases and retries of the consumers for which they are not those of `[delivery]`, by name. What
+    /// `[consumers."<name>"]` says is stronger than the section of a worker.
+    pub fn deliveries(&self) -> BTreeMap<String, Delivery> {
+        let crits = &self.workers.crits;
+        let mut own = BTreeMap::new();
+        if crits.enabled {
+            own.insert(CritsSink::CONSUMER.to_owned(), crits.over(&self.delivery));
+        }
+        for (name, consumer) in &self.consumers {
+            let delivery = consumer.over(own.get(name).unwrap_or(&self.delivery));
+            own.insert(name.clone(), delivery);
+        }
+        own
+    }
+}
+
 /// What the command line says about the configuration; `None` is a flag that was not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags {

@@ -28,6 +28,8 @@ fn refusals(loaded: Result<Loaded, ConfigErrors>) -> Vec<String> {
     errors.problems.iter().map(|p| format!("{}: {} = {}: {}", place(&p.origin), p.key, p.value, p.message)).collect()
 }
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
 fn from_file(file: &str) -> Vec<String> {
     refusals(load(file, &[], &Flags::default()))
 }
@@ -59,6 +61,24 @@ fn a_consumer_differs_in_what_it_says_and_is_held_to_the_same_ranges() {
     assert_eq!(refused.len(), 3, "{refused:?}");
     assert!(refused.iter().any(|text| text.contains("consumers.a.max_attempts = 1001: allowed is a whole number")));
     assert_eq!(from_file("[consumers.a]\nlease = 5\n").len(), 1, "a duration needs a unit");
+}
+
+#[test]
+fn retries_of_the_crits_sink_are_those_of_its_section_unless_it_is_named_as_a_consumer() {
+    let deliveries = |text: &str| load(text, &[], &Flags::default()).unwrap().config.deliveries();
+    let section = "[workers.crits]\nenabled = true\nurl = \"http://h\"\nusername = \"u\"\napi_key_file = \"k\"\n\
+                   max_attempts = 7\nretry_delay = \"2h\"\n";
+    let text = format!("[delivery]\nlease = \"7m\"\nmax_attempts = 1\n[consumers.a]\nretry_delay = \"1s\"\n{section}");
+    let of = deliveries(&text);
+    let (a, crits) = (&of["a"], &of["crits"]);
+    assert_eq!((of.len(), a.max_attempts, a.retry_delay), (2, 1, Duration::from_secs(1)));
+    assert_eq!((crits.max_attempts, crits.retry_delay, crits.lease), (7, HOUR * 2, Duration::from_secs(420)));
+    assert_eq!(crits.retry_delay_max, HOUR * 2, "else the delay would be cut to an hour");
+    let of = deliveries(&format!("{text}[consumers.crits]\nmax_attempts = 2\nretry_delay_max = \"1h\"\n"));
+    let crits = &of["crits"];
+    assert_eq!((crits.max_attempts, crits.retry_delay, crits.retry_delay_max), (2, HOUR * 2, HOUR));
+    assert_eq!(deliveries(&section.replace("true", "false")).len(), 0, "it is somebody else's name then");
+    assert_eq!(from_file("[workers.crits]\nmax_attempts = 1001\nretry_delay = \"366d\"\n").len(), 2);
 }
 
 #[test]

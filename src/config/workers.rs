@@ -1,5 +1,6 @@
 //! `[workers]`: the built-in workers and their defaults (`workers.md` 2.3, 3.4 and 3.5).
 
+use super::sections::Delivery;
 use super::units::{self, Written};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -624,6 +625,21 @@ impl Default for CritsSink {
             request_timeout: Duration::from_secs(30),
             max_attempts: 3,
             retry_delay: Duration::from_secs(60),
+        }
+    }
+}
+
+impl CritsSink {
+    /// Its name as a consumer of events.
+    pub const CONSUMER: &str = "crits";
+
+    /// `common` with what is different for the sink. A longer `retry_delay` than the longest delay is that one too.
+    pub(super) fn over(&self, common: &Delivery) -> Delivery {
+        Delivery {
+            max_attempts: self.max_attempts,
+            retry_delay: self.retry_delay,
+            retry_delay_max: common.retry_delay_max.max(self.retry_delay),
+            ..common.clone()
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::config::CritsSink;
 use crate::dispatcher::model::{Author, BinaryEvent, PluginEvent, Timestamp};
 
 /// Name of the sink as a plugin.
-const NAME: &str = "crits";
+const NAME: &str = CritsSink::CONSUMER;
 const VERSION: &str = "1";
 /// Labels under which sandbox workers publish reports.
 const REPORTS: [&str; 2] = ["cape_report", "report"];
