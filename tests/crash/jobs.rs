@@ -73,16 +73,27 @@ fn work(address: SocketAddr, consumer: &str, mut random: Random, stop: &AtomicBo
     }
 }
 
-/// Taken in, finished, waiting, dead, deleted.
-fn ledger(server: &Server, consumer: &str) -> [u64; 5] {
-    let page = server.client().get("/metrics").expect_status(200).text();
-    let count = |state: &str| {
-        let name = format!("azulite_ledger{{consumer=\"{consumer}\",state=\"{state}\"}} ");
-        page.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
-    };
-    let counts = ["taken_in", "finished", "waiting", "dead", "deleted"].map(count);
-    assert_eq!(counts[0], counts[1..].iter().sum::<u64>(), "{consumer}: {counts:?}");
-    counts
+/// Looks at the ledger until one is of a single moment.
+const LOOKS: usize = 100;
+
+/// Taken in, finished, waiting, dead, deleted; fails the test unless the first is the sum of the others. While jobs end, a
+/// page may show one count from before and one from after a change, so that it is read again; a ledger that is wrong
+/// stays wrong.
+pub(crate) fn ledger(server: &Server, consumer: &str) -> [u64; 5] {
+    let mut client = server.client();
+    let mut counts = [0; 5];
+    for _ in 0..LOOKS {
+        let page = client.get("/metrics").expect_status(200).text();
+        let count = |state: &str| {
+            let name = format!("azulite_ledger{{consumer=\"{consumer}\",state=\"{state}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
+        };
+        counts = ["taken_in", "finished", "waiting", "dead", "deleted"].map(count);
+        if counts[0] == counts[1..].iter().sum::<u64>() {
+            return counts;
+        }
+    }
+    panic!("{consumer}: the ledger does not hold: {counts:?}");
 }
 
 /// The consumers work until `until` returns.

@@ -13,6 +13,8 @@ mod ledger;
 mod support;
 #[cfg(test)]
 mod work;
+#[cfg(test)]
+mod workers;
 
 #[cfg(test)]
 mod tests {

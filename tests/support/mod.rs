@@ -12,11 +12,13 @@ pub(crate) mod logs;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod server;
+pub(crate) mod worker;
 
 pub(crate) use batch::Batch;
 pub(crate) use config::Config;
 pub(crate) use http::{Body, Client, Response};
 pub(crate) use server::Server;
+pub(crate) use worker::WorkerProcess;
 
 use std::time::{Duration, Instant};
 
