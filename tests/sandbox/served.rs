@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::memory::sha256;
 use super::stand_in::{Kind, StandIn};
 use super::support::events::{sourced, with};
-use super::support::{Config, Server, await_that};
+use super::support::{Config, Server, WorkerProcess, await_that};
 
 fn config(stand_in: &StandIn, kind: &str) -> Config {
     let section = format!(
@@ -16,6 +16,12 @@ fn config(stand_in: &StandIn, kind: &str) -> Config {
         stand_in.url()
     );
     Config::examples().set("workers", "sandbox", &section)
+}
+
+/// The dead letters.
+fn letters(server: &Server) -> Vec<Value> {
+    let listed = server.cli(["dead", "list", "--json"]).expect_code(0).json();
+    listed["letters"].as_array().expect("a list").clone()
 }
 
 fn submit(server: &Server, bytes: &[u8]) {
@@ -79,4 +85,72 @@ fn results_are_events_like_those_of_any_plugin() {
     let enriched = page.events.iter().find(|event| event["action"] == "enriched").unwrap();
     assert_eq!(enriched["entity"]["info"]["sandbox"]["machine"], "win10");
     assert_eq!(enriched["author"]["name"], "sandbox-box");
+}
+
+#[test]
+fn an_analysis_that_fails_is_a_dead_letter_with_the_task_id_after_its_retries() {
+    let stand_in = StandIn::start(Kind::Cuckoo);
+    stand_in.state().script = vec!["pending", "failed_analysis"];
+    let mut server = Server::with(&config(&stand_in, "cuckoo"));
+    server.announce("dead letter");
+    submit(&server, b"MZ one");
+    await_that("a dead letter", || !letters(&server).is_empty());
+    let check = |letter: &Value| {
+        assert_eq!((&letter["consumer"], &letter["stage"]), (&json!("sandbox-box"), &json!("check")), "{letter}");
+        assert_eq!((&letter["sha256"], &letter["source"]), (&json!(sha256(b"MZ one")), &json!("lab")), "{letter}");
+        assert_eq!(letter["context"]["task_ids"], json!([1]), "{letter}");
+        let attempts = letter["attempts"].as_array().expect("attempts");
+        assert_eq!(attempts.len(), 4, "one run and three retries: {letter}");
+        for attempt in attempts {
+            assert_eq!((&attempt["status"], &attempt["error"]), (&json!("error-exception"), &json!("failed_analysis")));
+        }
+    };
+    for life in ["first", "second"] {
+        let listed = letters(&server);
+        assert_eq!(listed.len(), 1, "{life}: {listed:?}");
+        let id = listed[0]["id"].as_str().expect("an id");
+        let shown = server.cli(["dead", "show", id, "--json"]).expect_code(0).json();
+        check(&shown["letter"]);
+        let folder = server.data_dir().join("dead");
+        let files = || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let files = || files().filter(|path| path.extension().is_some_and(|end| end == "json")).collect::<Vec<_>>();
+        await_that("its file", || !files().is_empty());
+        assert_eq!(files().len(), 1, "{life}: {:?}", files());
+        check(&serde_json::from_slice(&std::fs::read(&files()[0]).unwrap()).expect("JSON"));
+        assert_eq!((finals(&server, life).len(), stand_in.count("create")), (1, 1), "{life}");
+        server.restart();
+    }
+}
+
+#[test]
+fn after_a_kill_of_a_worker_of_its_own_process_there_is_one_task_and_one_final_status() {
+    for call in ["create", "view", "report"] {
+        let stand_in = StandIn::start(Kind::Cuckoo);
+        stand_in.state().held.insert(call);
+        let server = Server::start();
+        let file = server.folder().join("worker.toml");
+        std::fs::write(&file, config(&stand_in, "cuckoo").text()).unwrap();
+        let data = server.folder().join("worker");
+        let mut worker = WorkerProcess::start(&["sandbox", "--name", "box"], &file, &data, server.address());
+        submit(&server, b"MZ one");
+        await_that(call, || stand_in.count(call) > 0);
+        worker.kill();
+        stand_in.state().held.clear();
+        if call == "create" {
+            await_that("the task", || !stand_in.state().tasks.is_empty());
+        }
+        worker.launch();
+        await_that("the cleanup", || stand_in.state().deleted.len() == 1);
+        assert_eq!(await_final(&server)["entity"]["status"], "completed", "killed at {call}");
+        worker.kill();
+        worker.launch();
+        // Behind a second file nothing is left to come of the first.
+        submit(&server, b"MZ two");
+        let mut all = Vec::new();
+        await_that("both", || {
+            all.extend(finals(&server, "again"));
+            all.len() >= 2
+        });
+        assert_eq!((all.len(), stand_in.count("create")), (2, 2), "killed at {call}: {all:?}");
+    }
 }
