@@ -359,6 +359,10 @@ metrics! {
         counters(["worker", "status"], 0);
     worker_job_time: Histograms<1> = "azulite_worker_job_seconds", "Seconds from the lease of a job to its end",
         histograms(["worker"], 0, &BUCKETS_B);
+    yara_rules: Gauges<0> = "azulite_yara_rules", "YARA rules in use", gauges([], 0);
+    yara_rule_files: Gauges<1> = "azulite_yara_rule_files", "YARA rule files in use and left out", gauges(["state"], 0);
+    yara_reload_failed: Gauges<0> = "azulite_yara_reload_failed", "1 when the last reload of YARA rules changed nothing",
+        gauges([], 0);
     worker_in_flight: Gauges<1> = "azulite_worker_in_flight", "Jobs that built-in workers have taken and not ended",
         gauges(["worker"], 0);
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",

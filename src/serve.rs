@@ -32,6 +32,7 @@ use crate::log_files::LogFiles;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::streams::{self, AdoptError, AdoptedBlobs, AgeOff, BlobStore, Copier, EmbeddedBlobs, Engine, Streams};
+use crate::workers::overseer::WARNING;
 use crate::workers::start::{Setting, Workers};
 use crate::workers::{self, LocalUpstream, Release, Upstream, WorkerView};
 
@@ -736,9 +737,10 @@ impl Ready {
     fn workers(&self) -> impl Iterator<Item = Subsystem> {
         let line = |view: WorkerView| {
             let running: u64 = view.stages.iter().map(|stage| stage.in_flight).sum();
-            let detail = match view.reason.as_str() {
-                "" => format!("{running} jobs under way"),
-                reason => format!("warning: {}: {reason}", view.state),
+            let detail = match (view.reason.as_str(), view.facts.get(WARNING)) {
+                ("", None) => format!("{running} jobs under way"),
+                ("", Some(warning)) => format!("warning: {warning}"),
+                (reason, _) => format!("warning: {}: {reason}", view.state),
             };
             Subsystem { name: format!("worker {}", view.name), ready: true, detail }
         };

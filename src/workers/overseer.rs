@@ -14,6 +14,9 @@ const BUCKET_MS: i64 = 10_000;
 /// Characters of an error that are kept.
 const ERROR_CHARS: usize = 1000;
 
+/// Name of the fact that `/readyz` shows, too: the worker works, but somebody should look.
+pub const WARNING: &str = "warning";
+
 /// Something that the overseer shows.
 pub trait Overseen: Send + Sync + 'static {
     /// How it stands. Does not block on the disk or the network.

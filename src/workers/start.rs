@@ -161,7 +161,7 @@ pub fn yara(setting: &Setting<'_>) -> Result<Started, String> {
 }
 
 fn yara_worker(setting: &Setting<'_>) -> Result<Arc<Yara>, String> {
-    let options = yara_options(&setting.config.yara, setting.data_dir, setting.state_dir(yara::NAME).join("packages"))?;
+    let options = yara_options(setting)?;
     let worker = Yara::start(options).map_err(|error| format!("workers.yara: {error}"))?;
     Ok(Arc::new(worker))
 }
@@ -176,17 +176,18 @@ pub fn wanted_rules(config: &config::YaraWorker) -> Result<yara::Wanted, String>
     Ok(yara::Wanted { deny_namespaces: config.deny_namespaces.clone(), name_pattern })
 }
 
-fn yara_options(config: &config::YaraWorker, data_dir: &Path, packages_dir: PathBuf) -> Result<yara::Options, String> {
+fn yara_options(setting: &Setting<'_>) -> Result<yara::Options, String> {
+    let config = &setting.config.yara;
     let publish = match config.publish_members {
         config::PublishMembers::None => yara::Publish::None,
         config::PublishMembers::Matched => yara::Publish::Matched,
         config::PublishMembers::All => yara::Publish::All,
     };
     Ok(yara::Options {
-        rules_dir: config.rules_dir(data_dir),
+        rules_dir: config.rules_dir(setting.data_dir),
         wanted: wanted_rules(config)?,
         children: yara::Children::this(),
-        packages_dir,
+        packages_dir: setting.state_dir(yara::NAME).join("packages"),
         bulk_size: usize::try_from(config.bulk_size).unwrap_or(usize::MAX),
         load_interval: config.load_interval,
         threads: config.threads(),
@@ -195,6 +196,7 @@ fn yara_options(config: &config::YaraWorker, data_dir: &Path, packages_dir: Path
         job_timeout: config.job_timeout,
         rescan: config.rules_change == config::RulesChange::Rescan,
         reload_settle: config.reload_settle,
+        metrics: setting.metrics.clone(),
         publish,
         expand: yara::Expand {
             max_total_expanded: config.max_total_expanded,

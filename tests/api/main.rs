@@ -56,3 +56,5 @@ mod streams;
 mod support;
 #[cfg(test)]
 mod workers;
+#[cfg(test)]
+mod yara;

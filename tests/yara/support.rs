@@ -140,6 +140,7 @@ impl Bench {
             rescan: true,
             reload_settle: Duration::from_secs(3600),
             publish: Publish::Matched,
+            metrics: Arc::new(azulite::metrics::Metrics::new()),
             expand: Expand {
                 max_total_expanded: 1 << 30,
                 max_members: 50_000,

@@ -123,6 +123,7 @@ impl Rulebook {
         let passing = matches!(built, Err(ReloadError::Scanners(_) | ReloadError::Build(BuildError::Child(_))));
         last.again = passing.then(|| Instant::now() + AGAIN);
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = built.as_ref().err().map(ToString::to_string);
+        self.count(built.is_err());
         match &built {
             Ok(set) => {
                 let rules = &set.rules;
@@ -138,6 +139,17 @@ impl Rulebook {
             Err(error) => tracing::warn!(%error, "the rules stay as they are"),
         }
         built
+    }
+
+    fn count(&self, failed: bool) {
+        let metrics = &self.options.metrics;
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let set = self.current();
+        let rules = set.as_ref().map(|set| &set.rules);
+        metrics.yara_rules.at([]).set(rules.map_or(0, |rules| number(rules.rules())));
+        metrics.yara_rule_files.at(["in use"]).set(rules.map_or(0, |rules| number(rules.files.len())));
+        metrics.yara_rule_files.at(["left out"]).set(rules.map_or(0, |rules| number(rules.left_out.len())));
+        metrics.yara_reload_failed.at([]).set(i64::from(failed));
     }
 
     fn built(&self) -> Result<Arc<Scanners>, ReloadError> {

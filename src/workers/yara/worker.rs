@@ -10,7 +10,7 @@ use azulite_storage::clock::now_ms;
 
 use super::ask::{Expand, Externals, Publish, Scan, Scanned};
 use super::compile::Children;
-use super::directory::Wanted;
+use super::directory::{LeftOut, Wanted};
 use super::packages::{Distribution, Packages, Report, TopMember};
 use super::rulebook::{Listing, ReloadError, Rulebook, Watch};
 use super::scanner::{Findings, Scanners};
@@ -18,7 +18,9 @@ use super::score::{self, Scored};
 use super::{events, rule_texts};
 use crate::dispatcher::model::{Author, BinaryEvent, Datastream, PluginEvent, Timestamp};
 use crate::isolate::CallError;
+use crate::metrics::Metrics;
 use crate::workers::frame::{Job, Outcome, Status, Worker};
+use crate::workers::overseer::WARNING;
 use crate::workers::results::{Origin, registration};
 
 /// The worker's name in events and groups.
@@ -72,6 +74,8 @@ pub struct Options {
     pub publish: Publish,
     /// Limits of archives; its passwords are those of the configuration.
     pub expand: Expand,
+    /// Where the rules are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The YARA worker.
@@ -342,9 +346,9 @@ impl Worker for Yara {
             ("rule_files".to_owned(), listing.files.len().to_string()),
             ("rule_files_left_out".to_owned(), listing.errors.len().to_string()),
         ];
-        if let Some(first) = listing.errors.first() {
-            facts
-                .push(("first_rule_error".to_owned(), format!("{} line {}: {}", first.path, first.line, first.reason)));
+        if let Some(LeftOut { path, line, reason }) = listing.errors.first() {
+            let warning = format!("{} rule files are left out: {path} line {line}: {reason}", listing.errors.len());
+            facts.push((WARNING.to_owned(), warning));
         }
         facts.extend(listing.failure.map(|failure| ("reload_failure".to_owned(), failure)));
         facts
