@@ -13,12 +13,13 @@ use serde_json::value::RawValue;
 
 use super::entity::About;
 use super::{Admin, Flow};
-use crate::broker::ReadError;
+use crate::broker::{AppendError, ReadError};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::dead::{
     After, Change, ChangeError, Count, DeadLetter, Filter, Found, Head, LetterError, Requeued, is_id,
 };
 use crate::dispatcher::filter::{verdicts, why};
+use crate::dispatcher::leases::Hastened;
 use crate::dispatcher::model::{BinaryEvent, Event, Model, Timestamp, check_binary};
 use crate::dispatcher::plugin_key::subscriptions;
 use crate::dispatcher::registry::Listed;
@@ -53,6 +54,12 @@ pub enum DeadError {
     /// The work was broken off.
     #[error("{0}")]
     Stopped(String),
+}
+
+impl From<AppendError> for DeadError {
+    fn from(error: AppendError) -> Self {
+        Self::Change(error.into())
+    }
 }
 
 impl From<IndexError> for DeadError {
@@ -589,6 +596,18 @@ impl Admin {
             if let Some(reason) = self.not_here(event)? {
                 report.skip(name, reason);
                 continue;
+            }
+            match dispatcher.hasten(&event.kafka_key, name, version)? {
+                Hastened::No => {}
+                Hastened::Due => {
+                    report.notes.push(format!("{name}: {} waited for its next run, which is due now", event.kafka_key));
+                    report.requeued += 1;
+                    continue;
+                }
+                Hastened::Running => {
+                    report.skip(name, format!("{} is being run", event.kafka_key));
+                    continue;
+                }
             }
             let mut again = event.clone();
             again.flags.bypass_cache = true;

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Admin;
+use super::{Admin, GroupSummary};
 use crate::broker::ReadError;
+use crate::dispatcher::plugin_key::Flow;
 use crate::workers::WorkerView;
 
 /// The workers of a server.
@@ -26,7 +27,13 @@ impl Admin {
                 let params = &listed.consumer.params;
                 let ours = params.name == view.name && params.version == view.consumer_version;
                 if ours && listed.consumer.task {
-                    let lag: i64 = self.groups_of(listed)?.iter().map(|group| group.lag).sum();
+                    let groups = self.groups_of(listed)?;
+                    let lag = |flow: Flow| -> i64 {
+                        let of_flow = |group: &&GroupSummary| group.name.ends_with(&format!("-{flow}"));
+                        groups.iter().filter(of_flow).map(|group| group.lag).sum()
+                    };
+                    // What is still to come of the past is behind both groups.
+                    let lag = lag(Flow::Expedite) + lag(Flow::Error) + lag(Flow::Live).max(lag(Flow::Historic));
                     *total.get_or_insert(0) += u64::try_from(lag).unwrap_or(0);
                 }
             }

@@ -200,7 +200,9 @@ pub enum Command {
     LostTasks(LostTasks),
     /// Look at what plugins could not work on, and put it back for another run
     #[command(
-        after_help = "What a plugin fails at is tried again a few times ([delivery] in the configuration), and then is a dead         letter: nothing is lost, and nothing more happens by itself. Works on the data directory when no server runs and         through the server when one does."
+        after_help = "What a plugin fails at is tried again a few times ([delivery] in the configuration), and then is a \
+                      dead letter: nothing is lost, and nothing more happens by itself. Works on the data directory when \
+                      no server runs and through the server when one does."
     )]
     Dead(Dead),
     /// Run an entity again, whatever came of the last run

@@ -493,7 +493,8 @@ pub(super) fn tell(global: &Global, report: &DeadReport, dry_run: bool) -> Resul
 }
 
 fn export(global: &Global, access: &Access, dir: &Path, filter: &Filter) -> Result<Exit, Refusal> {
-    create_dir_durably(&RealFs, dir)?;
+    let named = |error| Refusal::failed(format!("{}: {error}", dir.display()));
+    create_dir_durably(&RealFs, dir).map_err(named)?;
     let (mut written, mut after) = (0_u64, None::<String>);
     loop {
         let page = access.page(filter, after.as_deref(), AT_ONCE)?;

@@ -91,7 +91,7 @@ fn print(global: &Global, report: &Report) -> Result<(), Refusal> {
         let text = |text: &str| printable(text).into_owned();
         // What is left of the lease is as old as it will be then.
         let left = age(task.until_ms, now_ms);
-        let ages = [age(now_ms, task.since_ms), age(now_ms, task.heard_ms), left, task.attempt.to_string()];
+        let ages = [age(now_ms, task.since_ms), age(now_ms, task.heard_ms), left, (task.attempt + 1).to_string()];
         table.row(
             [text(&task.name), text(&task.version), text(&task.sha256)].into_iter().chain(ages).chain([text(&task.id)]),
         );

@@ -19,7 +19,11 @@ fn config() -> Config {
 
 /// A server that has `hello` and an event about it.
 fn server() -> Server {
-    let mut server = Server::with(&config());
+    server_with(&config())
+}
+
+fn server_with(config: &Config) -> Server {
+    let mut server = Server::with(config);
     server.announce(LETTER);
     server.client().post("/api/v3/stream/lab/content", b"hello").expect_status(200);
     server.publish_ok(
@@ -269,6 +273,33 @@ fn an_entity_is_run_again_whatever_came_of_it() {
     assert!(list(&server)[0]["requeued"].is_object());
     assert_eq!(report(&server, "completed-empty"), 0);
     assert!(list(&server).is_empty());
+}
+
+#[test]
+fn a_run_that_waits_is_brought_forward_and_never_doubled() {
+    let server = server_with(&Config::examples().set("delivery", "retry_delay", "\"1h\""));
+    let retry = || server.cli(["retry", HELLO, "--plugin", "Carver"]).stdout;
+    let none_left = || {
+        let left = server.fetch("binary/active", &CARVER.replace("deadline=5", "deadline=0")).events;
+        assert!(left.is_empty(), "{left:?}");
+    };
+    assert_eq!(report(&server, "error-exception"), 0);
+    none_left();
+    for _ in 0..2 {
+        let ran = retry();
+        assert!(ran.contains("1 requeued, 0 skipped") && ran.contains("due now"), "{ran}");
+    }
+    let task = server.fetch("binary/active", CARVER).only().clone();
+    assert_eq!(task["retries"], 1);
+    let ran = retry();
+    assert!(ran.contains("0 requeued, 1 skipped") && ran.contains("is being run"), "{ran}");
+    server.publish_ok("status", &json!([carver_status(&task, "completed-empty", &[])]));
+    none_left();
+    // Nothing waits now; asked for twice, it is run once.
+    assert!(retry().contains("1 requeued"));
+    assert!(retry().contains("due now"));
+    assert_eq!(report(&server, "completed-empty"), 0);
+    none_left();
 }
 
 #[test]

@@ -177,14 +177,82 @@ impl Leases {
             place: None,
             event: model::encode_avro(&Event::Binary(Box::new(event))).into(),
         };
-        let job = (work.job_key(), None);
+        let key = work.job_key();
         let due_ms = if expedite { 0 } else { now_ms };
         let waiting = Waiting { fresh: true, ..Waiting::new(work, due_ms, &format!("{:016x}", self.random())) };
-        vec![waiting.put(), job]
+        // So that it is found when it is asked for again; no lease has an empty id.
+        let mut job = rows::Job::default();
+        job.end("", &waiting.key);
+        vec![waiting.put(), (key, Some(job.bytes()))]
     }
 }
 
+/// Where an event is that is to be run again now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hastened {
+    /// Nowhere: it is for the caller to put it there.
+    No,
+    /// It waited for its next run, which is due now.
+    Due,
+    /// That run is under way.
+    Running,
+}
+
 impl Dispatcher {
+    /// An event that waits for its next run by a consumer need not wait any longer; its attempts stay counted. One run of
+    /// it is enough: with another row for it, it would come again behind its final status. Blocks for a commit.
+    ///
+    /// # Durability
+    /// On `Ok` it is due, durably.
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn hasten(&self, kafka_key: &str, consumer: &str, version: &str) -> Result<Hastened, AppendError> {
+        let (plan, found) = self.plan_haste(kafka_key, consumer, version).map_err(|error| {
+            tracing::error!(%error, "the rows of waiting events cannot be read");
+            AppendError::Closed
+        })?;
+        if !plan.is_empty() {
+            self.commit_plan(plan)?;
+            self.requeued(consumer, version);
+        }
+        Ok(found)
+    }
+
+    fn plan_haste(&self, kafka_key: &str, consumer: &str, version: &str) -> Result<(Plan, Hastened), IndexError> {
+        let [name, version, kafka_key] = [consumer, version, kafka_key].map(str::to_owned);
+        let of = Work { name, version, kafka_key, ..Work::default() };
+        let mut edit = self.leases.edit(self.broker.log().as_ref(), true);
+        let job = edit.get(&of.job_key())?.and_then(|bytes| rows::Job::read(&bytes)).unwrap_or_default();
+        let places: std::collections::BTreeSet<String> = job.ended.into_values().collect();
+        let mut found = Hastened::No;
+        for key in places.into_iter().map(String::into_bytes) {
+            let Some(bytes) = edit.get(&key)? else { continue };
+            if key.starts_with(rows::LEASE) {
+                found = Hastened::Running;
+            } else if let Some(Waiting { work, fresh, held, held_by, .. }) = Waiting::read(&key, &bytes) {
+                let new = Waiting::new(work, 0, &format!("{:016x}", self.leases.random()));
+                let new = Waiting { fresh, held, held_by, ..new };
+                edit.remove(key.clone());
+                edit.put_waiting(&new);
+                self.follow_move(&mut edit, &new.work, &key, &new.key)?;
+                found = Hastened::Due;
+            }
+        }
+        Ok((edit.finish(), found))
+    }
+
+    fn commit_plan(&self, plan: Plan) -> Result<(), AppendError> {
+        let (log, (sender, receiver)) = (self.broker.log().as_ref(), std::sync::mpsc::sync_channel(1));
+        self.leases.queue(log, vec![plan], |values, settle| {
+            let done = move |outcome: Result<_, _>| {
+                settle.tell(outcome.is_ok());
+                drop(sender.send(outcome.map(drop)));
+            };
+            log.queue_kv(values, Box::new(done));
+        });
+        receiver.recv().unwrap_or(Err(AppendError::Closed))
+    }
+
     /// What is leased and what waits for another run.
     pub fn leases(&self) -> &Arc<Leases> {
         &self.leases
@@ -209,15 +277,7 @@ impl Dispatcher {
         })?;
         let missing = u64::try_from(ids.len()).unwrap_or(u64::MAX).saturating_sub(released);
         if released > 0 {
-            let (log, (sender, receiver)) = (self.broker.log().as_ref(), std::sync::mpsc::sync_channel(1));
-            self.leases.queue(log, vec![plan], |values, settle| {
-                let done = move |outcome: Result<_, _>| {
-                    settle.tell(outcome.is_ok());
-                    drop(sender.send(outcome));
-                };
-                log.queue_kv(values, Box::new(done));
-            });
-            receiver.recv().unwrap_or(Err(AppendError::Closed))?;
+            self.commit_plan(plan)?;
         }
         Ok(Released { released, missing })
     }

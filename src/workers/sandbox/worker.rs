@@ -107,7 +107,7 @@ impl Shared {
             }
         };
         if self.health.set_down(&reason, now_ms()) {
-            tracing::info!("{}: the sandbox is down: {reason}", self.author.name);
+            tracing::warn!("{}: the sandbox is down, its jobs wait: {reason}", self.author.name);
         }
         false
     }
