@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -87,6 +87,15 @@ pub(crate) struct StandIn {
     acceptor: Option<JoinHandle<()>>,
 }
 
+/// A port that nobody else gets while the stand-in is switched off: below those that the system gives to whoever asks for
+/// any. Among those a client that tries again and again is one day connected to itself.
+fn listen() -> TcpListener {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).expect("below 10,000") + 12_000;
+    let bind = |_| TcpListener::bind(("127.0.0.1", first + NEXT.fetch_add(1, Ordering::SeqCst) % 10_000)).ok();
+    (0..10_000).find_map(bind).expect("a free port")
+}
+
 impl StandIn {
     /// One on a free port.
     pub(crate) fn start(kind: Kind) -> StandIn {
@@ -98,8 +107,7 @@ impl StandIn {
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        StandIn::over(kind, state, listener)
+        StandIn::over(kind, state, listen())
     }
 
     fn over(kind: Kind, state: Arc<Mutex<State>>, listener: TcpListener) -> StandIn {
