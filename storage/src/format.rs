@@ -51,6 +51,9 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> FormatError + '_ {
     move |error| FormatError::Io { path: path.to_owned(), error }
 }
 
+/// Where people put rules for workers.
+const RULES_DIRECTORY: &str = "rules";
+
 /// The format of the data directory at `root`; `None` when there is no directory or it holds no data yet.
 ///
 /// # Errors
@@ -77,7 +80,8 @@ fn data_in(fs: &dyn Fs, root: &Path) -> io::Result<Option<String>> {
     }
     for entry in fs.list(root)? {
         let temporary = entry.name.ends_with(".tmp");
-        if entry.name == LOCK_FILE || temporary {
+        // Rules are put there by people, also before the first start.
+        if [LOCK_FILE, RULES_DIRECTORY].contains(&entry.name.as_str()) || temporary {
             continue;
         }
         if !DIRECTORIES.contains(&entry.name.as_str()) {
@@ -185,6 +189,9 @@ mod tests {
         create(&RealFs, dir.path()).unwrap();
         std::fs::remove_file(dir.path().join(FORMAT_FILE)).unwrap();
         assert_eq!(read_format(&RealFs, dir.path()).unwrap(), None, "empty directories are not data");
+        std::fs::create_dir_all(dir.path().join("rules/yara")).unwrap();
+        std::fs::write(dir.path().join("rules/yara/a.yar"), b"x").unwrap();
+        assert_eq!(read_format(&RealFs, dir.path()).unwrap(), None, "rules of people are not data");
         std::fs::write(dir.path().join("log/00000001.seg"), b"x").unwrap();
         let got = read_format(&RealFs, dir.path());
         assert!(matches!(&got, Err(FormatError::Missing { found, .. }) if found == "log/00000001.seg"), "got {got:?}");
