@@ -3,12 +3,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::batch::Records;
+use crate::batch::{BatchBuilder, CheckedBatch, Records};
 use crate::blobs::Deleted;
 use crate::compress::Codec;
 use crate::fs::RealFs;
 use crate::ids::{Sha256, TopicPartition};
 use crate::offsets::CommittedOffset;
+use crate::partition::Partition;
 use crate::state::BlobRefKey;
 use crate::topics::NewTopic;
 
