@@ -23,6 +23,9 @@ use super::walker::{End, Found, Place, Walker, len_u64};
 /// millisecond each.
 pub(super) const TRIES_MAX: u64 = 2_000_000;
 const TRY_AES: u64 = 100;
+/// Bytes under a wrong password that take as long as one try of ZipCrypto. Whoever writes an archive can make a wrong
+/// password fit its check bytes, and let many entries share the same data.
+const TRY_BYTES: u64 = 2 << 10;
 
 /// The most that deflate makes of one byte.
 const DEFLATE_RATIO: u64 = 1032;
@@ -323,8 +326,9 @@ impl<'r> Reader<'r, '_, '_> {
                 return Ok(Some(Opened { password: Some(at), fault }));
             }
             // What came out under a wrong password was never anybody's.
+            let wasted = self.walker.report.expanded.saturating_sub(before) / TRY_BYTES;
             self.walker.report.expanded = before;
-            self.walker.tries = self.walker.tries.saturating_sub(cost);
+            self.walker.tries = self.walker.tries.saturating_sub(cost.saturating_add(wasted));
         }
         Ok(None)
     }
