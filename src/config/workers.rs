@@ -552,7 +552,9 @@ impl Rate {
     fn parse(text: &str) -> Option<Self> {
         let (count, unit) = text.split_once('/')?;
         let count = count.trim().parse().ok().filter(|count| *count > 0)?;
-        let (per, ..) = Per::ALL.iter().find(|(_, name, _)| *name == unit.trim())?;
+        // As CAPE's own configuration and the log of limits have it.
+        let unit = if unit.trim() == "min" { "m" } else { unit.trim() };
+        let (per, ..) = Per::ALL.iter().find(|(_, name, _)| *name == unit)?;
         Some(Self { count, per: *per })
     }
 }
@@ -789,6 +791,8 @@ mod tests {
         assert_eq!(cape.stages(), [Parser::DEFAULT.to_vec()]);
         assert_eq!(cape.rate_limits_of("create").iter().map(Rate::to_string).collect::<Vec<_>>(), ["1/s", "2/m"]);
         assert_eq!(cape.rate_limits_of("delete").len(), 1);
+        let given = sandbox(r#", "rate_limits": {"create": ["3/min"]}"#).unwrap();
+        assert_eq!(given.rate_limits_of("create").iter().map(Rate::to_string).collect::<Vec<_>>(), ["3/m"]);
         let cuckoo = SandboxWorker { kind: SandboxKind::Cuckoo, ..cape };
         assert!(cuckoo.cleanup() && cuckoo.rate_limits_of("create").is_empty());
     }

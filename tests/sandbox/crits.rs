@@ -177,7 +177,9 @@ fn a_file_becomes_a_related_sample() {
     let relation = decoded(&came[1].2);
     assert_eq!((came[1].1.as_str(), relation["right_id"].as_str()), ("ApiKey amy:k3y", "s9"));
     assert_eq!((relation["action"].as_str(), relation["rel_type"].as_str()), ("forge_relationship", "Related To"));
-    assert!(decoded(&came[2].2)["result_type"].contains("m5"));
+    let row = decoded(&came[2].2);
+    assert!(row["result_type"].contains("m5"));
+    assert_eq!(row.get("finish"), None, "the report says when the analysis is finished");
 }
 
 #[test]

@@ -145,3 +145,16 @@ fn an_unsure_upload_on_a_sandbox_that_cannot_be_asked_is_sent_again() {
     sandbox.stop(GRACE);
     assert_eq!(bench.stand_in.count("create"), 2);
 }
+
+#[test]
+fn a_submission_that_the_sandbox_lists_late_is_not_sent_again() {
+    let mut bench = Bench::new(Kind::Cuckoo);
+    bench.options.capacity_recheck = Duration::from_millis(500);
+    bench.stand_in.state().unlisted_looks = 1;
+    bench.stand_in.state().faults.insert("create", [Fault::DisconnectAfter].into());
+    bench.submit(b"MZ");
+    let sandbox = bench.start();
+    assert_eq!(bench.await_finals(1)[0].entity.status, "completed");
+    sandbox.stop(GRACE);
+    assert_eq!(bench.stand_in.count("create"), 1);
+}

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::bench::*;
 use super::memory::sha256;
 use super::stand_in;
-use super::stand_in::Kind;
+use super::stand_in::{Fault, Kind};
 
 #[test]
 fn a_file_goes_through_all_stages_once() {
@@ -352,6 +352,24 @@ fn files_that_were_left_behind_become_children() {
         drop(held);
         sandbox.stop(GRACE);
     }
+}
+
+#[test]
+fn a_cape_task_that_left_nothing_behind_has_no_errors() {
+    let mut bench = Bench::new(Kind::Cape);
+    bench.options.parse_stages = vec![vec![Parser::Info, Parser::Dropped, Parser::Screenshot, Parser::Pcap]];
+    for (call, answer) in [
+        ("dropped", r#"{"error":true,"error_value":"No files dropped for task 1"}"#),
+        ("screenshot", r#"{"error":true,"error_value":"No screenshots created for task 1"}"#),
+        ("pcap", r#"{"error":true,"error_value":"PCAP does not exist for task 1"}"#),
+    ] {
+        bench.stand_in.state().faults.insert(call, [Fault::Answer(200, answer)].into());
+    }
+    bench.submit(b"MZ");
+    let sandbox = bench.start();
+    let status = bench.await_finals(1).remove(0);
+    assert_eq!((status.entity.status.as_str(), status.entity.message.as_str()), ("completed", ""));
+    sandbox.stop(GRACE);
 }
 
 #[test]

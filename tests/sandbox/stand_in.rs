@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) pcap: Vec<u8>,
     /// Calls that are switched off, by name.
     pub(crate) off: BTreeSet<&'static str>,
+    /// So many looks at the list find nothing yet.
+    pub(crate) unlisted_looks: usize,
     /// Calls that are held back while they are in here, by name.
     pub(crate) held: BTreeSet<&'static str>,
     /// The next faults of a call.
@@ -312,6 +314,10 @@ fn answer(kind: Kind, call: &'static str, id: u64, request: &Request, state: &mu
                 "server": {"storage": {"free": state.free >> 30}}}}),
         }),
         "create" if request.method == "POST" => create(kind, request, state),
+        "list" if state.unlisted_looks > 0 => {
+            state.unlisted_looks -= 1;
+            text(json!({"tasks": []}))
+        }
         "list" => text(json!({"tasks": state.tasks.iter().map(|(id, task)| listed(*id, task)).collect::<Vec<_>>()})),
         "search" => {
             let hash = request.path.split('/').rfind(|part| !part.is_empty()).unwrap_or_default();

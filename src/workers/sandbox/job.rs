@@ -45,6 +45,9 @@ pub(super) struct Submit {
     /// How many submissions were begun; part of the mark that each carries.
     #[serde(default)]
     pub(super) begun: u32,
+    /// When the last of them was begun.
+    #[serde(default)]
+    pub(super) begun_ms: i64,
 }
 
 /// How far a submission is.

@@ -138,6 +138,9 @@ impl<'a> Run<'a> {
             };
             match done {
                 Ok(()) => {}
+                // Nothing was dropped, photographed or sent: the parser has run.
+                Err(RunError::Api(ApiError::Refused(text) | ApiError::Unknown(text)))
+                    if self.shared.options.kind == Kind::Cape && is_nothing(*parser, &text) => {}
                 // The parser fails, the others go on.
                 Err(RunError::Api(error)) if !is_trouble(&error) => {
                     self.brought.errors.push(format!(
@@ -242,6 +245,17 @@ impl<'a> Run<'a> {
 
 fn boxed(file: std::io::Result<std::fs::File>) -> std::io::Result<Box<dyn Read>> {
     Ok(Box::new(file?))
+}
+
+/// True for how CAPE says that a task has none of what was asked for.
+fn is_nothing(parser: Parser, text: &str) -> bool {
+    let words = match parser {
+        Parser::Dropped => "No files dropped",
+        Parser::Screenshot => "No screenshots created",
+        Parser::Pcap => "PCAP does not exist",
+        Parser::Info | Parser::Signatures | Parser::Behavior | Parser::Network | Parser::Config => return false,
+    };
+    text.starts_with(words)
 }
 
 /// True for what says nothing about a parser: the attempt as a whole ends.

@@ -66,6 +66,10 @@ fn submit(shared: &Shared, event: &str) -> Duration {
             shared.change(event, |job| job.submitted(&ids, reused, now_ms()));
             Duration::ZERO
         }
+        Ok(Submitted::NotSeenYet(next_ms)) => {
+            shared.change(event, |job| job.submit.next_ms = next_ms);
+            Duration::ZERO
+        }
         Ok(Submitted::NoRoom(reason)) => {
             shared.health.set_full(Some(reason));
             // Not cut short by what other stages do.
@@ -96,6 +100,8 @@ fn submit(shared: &Shared, event: &str) -> Duration {
 enum Submitted {
     /// Ids, and whether they were there before.
     Tasks(Vec<u64>, bool),
+    /// A submission may be on its way still: when to look again.
+    NotSeenYet(i64),
     /// The sandbox is full.
     NoRoom(String),
     /// The file is gone.
@@ -129,6 +135,12 @@ fn try_submit(shared: &Shared, job: &Job) -> Result<Submitted, ApiError> {
                 let ids: Vec<u64> = new.collect();
                 if !ids.is_empty() {
                     return Ok(Submitted::Tasks(ids, false));
+                }
+                // What a sandbox has taken it may list a while later only.
+                let patience = i64::try_from(shared.options.capacity_recheck.as_millis()).unwrap_or(i64::MAX);
+                let (now, over) = (now_ms(), job.submit.begun_ms.saturating_add(patience));
+                if now < over && over <= now.saturating_add(patience) {
+                    return Ok(Submitted::NotSeenYet(over));
                 }
             }
             // A sandbox that cannot say: the file is sent again.
@@ -201,6 +213,7 @@ fn create(shared: &Shared, job: &Job) -> Result<Submitted, ApiError> {
     let begun = shared.change(&job.event, |job| {
         job.submit.state = SubmitState::Begun;
         job.submit.begun = job.submit.begun.saturating_add(1);
+        job.submit.begun_ms = now_ms();
         job.mark()
     });
     let Some(mark) = begun else { return Err(Trouble::Stopped.into()) };

@@ -61,8 +61,14 @@ impl Client {
         })
     }
 
-    /// Sends rows, and with the last of them that there are no more.
-    pub(super) fn results(&self, target: &Target, rows: &[Row], is_over: &dyn Fn() -> bool) -> Result<(), SinkError> {
+    /// Sends rows; with the last of a `report`, that the analysis is finished.
+    pub(super) fn results(
+        &self,
+        target: &Target,
+        rows: &[Row],
+        report: bool,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<(), SinkError> {
         let count = rows.len().div_ceil(ROWS_AT_ONCE);
         for (number, some) in rows.chunks(ROWS_AT_ONCE).enumerate() {
             if is_over() {
@@ -83,7 +89,7 @@ impl Client {
                 ("username", self.username.as_str()),
                 ("api_key", self.key.expose()),
             ];
-            if number + 1 == count {
+            if report && number + 1 == count {
                 fields.push(("finish", "true"));
             }
             let url = format!("{}/api/v1/services/", self.base);

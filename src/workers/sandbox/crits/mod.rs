@@ -57,7 +57,7 @@ impl Crits {
         scan::scan(&mut BufReader::new(content), &mut std::io::sink(), &mut rows)
             .map_err(|error| Outcome::failed(Status::ErrorInput, "the report cannot be read", error.to_string()))?;
         let (rows, left_out) = rows.finish();
-        self.client.results(target, &rows, &|| job.is_stopping()).map_err(failed)?;
+        self.client.results(target, &rows, true, &|| job.is_stopping()).map_err(failed)?;
         if left_out > 0 {
             let message = format!("the first {} rows were sent, {left_out} more were there", rows.len());
             return Ok(Outcome::completed_with_errors(Vec::new(), message));
@@ -77,7 +77,7 @@ impl Crits {
         let id = self.client.upload(name, size, &event.entity.sha256, &mut content).map_err(failed)?;
         self.client.relate(target, &id).map_err(failed)?;
         let row = rows::Row::file_added(name, &event.entity.md5);
-        self.client.results(target, &[row], &|| job.is_stopping()).map_err(failed)?;
+        self.client.results(target, &[row], false, &|| job.is_stopping()).map_err(failed)?;
         Ok(Outcome::completed(Vec::new()))
     }
 }
