@@ -612,7 +612,10 @@ impl Gather {
         let row_of = |candidate: &Candidate| waiting.get(usize::try_from(candidate.offset).unwrap_or(usize::MAX));
         for item in &mut items {
             if let (EventOf::Binary(binary), Some(row)) = (&mut item.event, row_of(item.candidate)) {
-                binary.retries = binary.retries.max(row.work.attempt);
+                // What a client wrote there stays for the first run only.
+                if row.work.attempt > 0 {
+                    binary.retries = row.work.attempt;
+                }
             }
         }
         gathered.count = items.len();

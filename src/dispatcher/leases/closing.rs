@@ -21,6 +21,8 @@ use crate::dispatcher::batches::Batches;
 const REFRESH_PART: i64 = 10;
 /// Consumers of one event that a late status is looked for among.
 const MOST_JOBS: usize = 1000;
+/// What the names of consumers begin with that try again by themselves, and say so in their final status.
+const SANDBOXES: &str = "sandbox-";
 /// An event that ended so many runs of the process itself has no further one.
 const CRASHES: u32 = 2;
 /// The status of an event that filters kept back.
@@ -191,6 +193,8 @@ impl Dispatcher {
         gathered: &mut Gathered,
     ) -> Result<(), IndexError> {
         let task = closing.task;
+        // Anybody can write such a member, and plugins send back what others wrote into an event.
+        let letter = task.letter.as_deref().filter(|_| work.name.starts_with(SANDBOXES));
         let outcome = Outcome::of(&task.status);
         if outcome == Outcome::Finished || closing.aged_off {
             edit.remove_any(work.job_key())?;
@@ -209,8 +213,8 @@ impl Dispatcher {
         job.crashes += u32::from(closing.crashed);
         let policy = self.leases.policies.of(&work.name);
         let runs_left = u32::try_from(job.attempts.len()).is_ok_and(|runs| runs <= policy.max_attempts);
-        if outcome == Outcome::Dead || task.letter.is_some() || !runs_left || job.crashes >= CRASHES {
-            Self::bury_work(edit, work, job.attempts, task.letter.as_deref(), now_ms, gathered);
+        if outcome == Outcome::Dead || letter.is_some() || !runs_left || job.crashes >= CRASHES {
+            Self::bury_work(edit, work, job.attempts, letter, now_ms, gathered);
             return Ok(());
         }
         let delay_ms = policy.delay_ms(job.attempts.len(), self.leases.random());

@@ -474,10 +474,31 @@ async fn what_a_person_puts_back_is_handed_out_with_its_attempts_at_zero() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_tried_by_itself_has_no_other_run() {
     let world = World::new();
-    let task = one_task(&world).await;
-    let mut last = status(&task, "error-exception");
-    last[0]["entity"]["input"]["entity"]["info"] = json!({"dead_letter": {"stage": "check", "attempts": [
-        {"time": "2026-01-02T03:04:05Z", "status": "error-network", "error": "e", "message": "m", "runtime": 1.5}]}});
-    world.post("model=status", &last).await.unwrap();
-    assert_eq!((dead(&world).await, of(&check(&world), "Carver")), (1, [1, 0, 1, 0, 0, 0]));
+    let carver = one_task(&world).await;
+    let sandbox = world.get(ACTIVE, &CARVER.replace("Carver", "sandbox-x")).await.events[0].clone();
+    for task in [&carver, &sandbox] {
+        let mut last = status(task, "error-exception");
+        last[0]["entity"]["input"]["entity"]["info"] = json!({"dead_letter": {"stage": "check", "attempts": [
+            {"time": "2026-01-02T03:04:05Z", "status": "error-network", "error": "e", "message": "m", "runtime": 1.5}]}});
+        world.post("model=status", &last).await.unwrap();
+    }
+    let balances = check(&world);
+    assert_eq!((dead(&world).await, of(&balances, "sandbox-x")), (1, [1, 0, 1, 0, 0, 0]));
+    assert_eq!(of(&balances, "Carver"), [1, 0, 0, 0, 0, 1], "another one has its retries, whatever it says");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_says_which_retry_it_is_whatever_its_publisher_wrote() {
+    let world = World::new();
+    let mut event = super::super::world::sourced('a');
+    event["retries"] = 5.into();
+    world.post("model=binary", &json!([event])).await.unwrap();
+    let first = world.get(ACTIVE, CARVER).await.events[0].clone();
+    fail(&world, &first, "error-exception").await;
+    for retry in 1..=3 {
+        world.pass_minutes(2);
+        let again = world.get(ACTIVE, CARVER).await.events[0].clone();
+        assert_eq!(again["retries"], retry);
+        fail(&world, &again, "error-exception").await;
+    }
 }
