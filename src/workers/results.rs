@@ -310,24 +310,32 @@ fn limit_each(features: &mut Vec<Feature>) -> Vec<String> {
 fn shrink(event: &mut BinaryEvent) -> Vec<String> {
     let size = |event: &BinaryEvent| model::to_json(&Event::Binary(Box::new(event.clone()))).len();
     let mut told = Vec::new();
-    let mut bytes = size(event);
-    if bytes > EVENT_BYTES_MAX && !event.entity.info.is_empty() {
+    let whole = size(event);
+    if whole <= EVENT_BYTES_MAX {
+        return told;
+    }
+    let mut features = std::mem::take(&mut event.entity.features);
+    // A small info leaves room for the features; where it takes half of all, they come first.
+    if size(event) > EVENT_BYTES_MAX / 2 && !event.entity.info.is_empty() {
         let info = std::mem::take(&mut event.entity.info);
-        told.push(format!("the info of {} bytes was left out: the event had {bytes} bytes", info.as_bytes().len()));
-        bytes = size(event);
+        told.push(format!("the info of {} bytes was left out: the event had {whole} bytes", info.as_bytes().len()));
     }
-    let (values, whole) = (event.entity.features.len(), bytes);
-    while bytes > EVENT_BYTES_MAX && !event.entity.features.is_empty() {
-        // At least one, and about as many as are in the way: a value is a few hundred bytes at most times.
-        let kept = event.entity.features.len();
-        let over = bytes - EVENT_BYTES_MAX;
-        let goes = (over.saturating_mul(kept) / bytes.max(1)).clamp(1, kept);
-        event.entity.features.truncate(kept - goes);
-        bytes = size(event);
+    let values = features.len();
+    // As many of the first ones as have room.
+    let (mut fit, mut over) = (0, values + 1);
+    while fit + 1 < over {
+        let count = fit + (over - fit) / 2;
+        event.entity.features = features.iter().take(count).cloned().collect();
+        if size(event) <= EVENT_BYTES_MAX {
+            fit = count;
+        } else {
+            over = count;
+        }
     }
-    let kept = event.entity.features.len();
-    if kept < values {
-        told.push(format!("{kept} of {values} feature values were kept: the event had {whole} bytes"));
+    features.truncate(fit);
+    event.entity.features = features;
+    if fit < values {
+        told.push(format!("{fit} of {values} feature values were kept: the event had {whole} bytes"));
     }
     told
 }
@@ -469,5 +477,19 @@ mod tests {
         let kept = event.entity.features.len();
         assert!((450..545).contains(&kept), "{kept}");
         assert!(model::to_json(&Event::Binary(Box::new(event))).len() <= EVENT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_small_info_stays_and_so_do_as_many_values_as_have_room() {
+        let value = |n: usize| {
+            let length = if (2000..3000).contains(&n) { 3900 } else { 4 };
+            feature(&format!("f{}", n / 1000), "string", "x".repeat(length), n.to_string())
+        };
+        let mut event = with_features((0..9000).map(value).collect());
+        event.entity.info = JsonText::new(br#"{"task_id":7}"#.to_vec());
+        let told = cut(&mut event);
+        assert_eq!((told.len(), event.entity.info.as_bytes()), (1, &br#"{"task_id":7}"#[..]), "{told:?}");
+        let bytes = model::to_json(&Event::Binary(Box::new(event.clone()))).len();
+        assert!(bytes <= EVENT_BYTES_MAX && bytes > EVENT_BYTES_MAX - 8_000, "{bytes}");
     }
 }
