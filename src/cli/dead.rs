@@ -378,7 +378,10 @@ fn requeue_ids(
     let mut parts = ids.chunks(pace.room()).peekable();
     while let Some(part) = parts.next() {
         request.ids = part.to_vec();
-        let done = access.requeue(&request)?;
+        let done = match access.requeue(&request) {
+            Ok(done) => done,
+            Err(error) => return broken_off(global, &report, dry_run, error),
+        };
         let count = done.requeued;
         report.add(done);
         if parts.peek().is_some() && !dry_run && !pace.wait(count) {
@@ -400,7 +403,10 @@ fn requeue_all(
     request.filter = Some(filter);
     request.limit = Some(if dry_run { MOST } else { pace.room() });
     loop {
-        let done = access.requeue(&request)?;
+        let done = match access.requeue(&request) {
+            Ok(done) => done,
+            Err(error) => return broken_off(global, &report, dry_run, error),
+        };
         let count = done.requeued;
         report.add(done);
         let Some(next) = report.next.take() else { break };
@@ -457,9 +463,17 @@ fn read_letter(path: &Path) -> Result<Box<RawValue>, Refusal> {
 fn read_text(path: &Path) -> Result<Vec<u8>, Refusal> {
     match RealFs.meta(path)? {
         Some(meta) if meta.is_dir => Err(Refusal::failed("it is a directory")),
+        // A pipe or a device would be waited for without end.
+        Some(_) if !std::fs::metadata(path)?.is_file() => Err(Refusal::failed("it is no regular file")),
         Some(_) => Ok(read_small(&RealFs, path, TEXT_LIMIT)?),
         None => Err(Refusal::failed("there is no such file")),
     }
+}
+
+/// Tells what was done before an error, and then the error.
+fn broken_off(global: &Global, report: &DeadReport, dry_run: bool, error: Refusal) -> Result<Exit, Refusal> {
+    tell(global, report, dry_run)?;
+    Err(error)
 }
 
 fn interrupted(global: &Global, report: &DeadReport) -> Result<Exit, Refusal> {
