@@ -13,7 +13,7 @@ HEARTBEAT_S = 30
 PIECE = 1 << 20
 LARGEST = 64 << 20
 POLL = (f"/api/v2/event/binary/active?name={AUTHOR['name']}&version={AUTHOR['version']}&count=1&deadline=10"
-        "&r-expedite=true&r-live=true&r-historic=true&r-action=sourced&r-action=extracted&d-self=true&r-streams=content,")
+        "&r-expedite=true&r-live=true&r-historic=true&r-action=sourced&r-action=extracted&d-self=true")
 
 
 def call(path, body=None, headers={}):

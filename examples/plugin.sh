@@ -137,7 +137,7 @@ publish plugin <<EVENT
 EVENT
 
 poll="$url/api/v2/event/binary/active?name=$name&version=$version&count=1&deadline=10"
-poll+="&r-expedite=true&r-live=true&r-historic=true&r-action=sourced&r-action=extracted&d-self=true&r-streams=content%2C"
+poll+="&r-expedite=true&r-live=true&r-historic=true&r-action=sourced&r-action=extracted&d-self=true"
 idle=0
 while [ "$idle_polls" -eq 0 ] || [ "$idle" -lt "$idle_polls" ]; do
     rm -f "$folder"/*
@@ -151,7 +151,8 @@ while [ "$idle_polls" -eq 0 ] || [ "$idle" -lt "$idle_polls" ]; do
         continue
     fi
     idle=0 began=$SECONDS
-    (while status heartbeat "" && sleep 30; do :; done) &
+    # Ends with this process, however that ends: a task nobody works on must not be kept.
+    (while kill -0 $$ 2>/dev/null && status heartbeat "" && sleep 30; do :; done) &
     beat=$!
     work
 done
