@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::support::events::{sourced, with};
 use crate::support::{Config, Server, await_that};
 
 fn rule(name: &str) -> String {
@@ -96,4 +97,20 @@ fn rules_are_shown_checked_and_reloaded_by_the_command_line() {
     server.announce("the rules stay as they are");
     let refused = server.cli(["rules", "reload"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("no rule file compiles"), "{refused:?}");
+}
+
+#[test]
+fn an_object_with_other_streams_beside_its_content_is_scanned() {
+    let (server, _folder) = server(&rule("found"));
+    let upload = |label: &str, bytes: &[u8]| -> Value {
+        let answer = server.client().post(&format!("/api/v3/stream/testing/{label}"), bytes).expect_status(200).json();
+        with(answer["data"].clone(), "/label", label.into())
+    };
+    let content = upload("content", b"a needle");
+    let sha256 = content["sha256"].as_str().unwrap().to_owned();
+    let streams = json!([content, upload("password_dictionary", b"letmein")]);
+    let event = with(sourced(&sha256, "testing"), "/entity/datastreams", streams);
+    server.publish_ok("binary", &json!([event]));
+    await_that("the scan", || !statuses(&server, &sha256).is_empty());
+    assert_eq!(statuses(&server, &sha256)[0].1, "completed");
 }

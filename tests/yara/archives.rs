@@ -102,6 +102,29 @@ fn equal_members_are_told_once_with_all_their_paths() {
 }
 
 #[test]
+fn a_member_is_published_for_whichever_of_its_paths_counts() {
+    let bench = Bench::new(&[("a.yar", &rule("python", "needle3", "weight = 3 filetype = \".py\""))]);
+    let tree = [("a.txt", "needle3"), ("b.md", "needle3"), ("c", "hay"), ("z.py", "needle3"), ("z2.py", "needle3")];
+    let outcome = bench.scan("p.zip", zip_of(&tree, deflated()));
+    assert_eq!(labelled(&outcome, "yara_top_member")["3"], "z.py");
+    let held = sha256(b"needle3");
+    assert_eq!(children(&outcome).into_iter().map(|(_, sha256)| sha256).collect::<Vec<_>>(), [held.as_str()]);
+    assert!(bench.memory.streams.lock().unwrap().contains_key(&("content".to_owned(), held)));
+}
+
+#[test]
+fn passwords_that_were_not_tried_are_told() {
+    let bench = Bench::new(&[("a.yar", &rules())]);
+    let zip = zip_of(&[("a", "needle3")], deflated().with_aes_encryption(AesMode::Aes256, "last"));
+    let mut event = bench.event("p.zip", zip);
+    let words: Vec<String> = (0..1500).map(|number| format!("word{number}")).chain(["last".to_owned()]).collect();
+    event.source.settings.insert("passwords".to_owned(), words.join("\n"));
+    let outcome = bench.run(event);
+    assert_eq!(outcome.status, Status::CompletedWithErrors);
+    assert!(outcome.message.contains("passwords that came with the event were not tried"), "{}", outcome.message);
+}
+
+#[test]
 fn members_are_published_as_configured() {
     use azulite::workers::yara::Publish;
     let count = |publish| {

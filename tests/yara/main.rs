@@ -141,3 +141,33 @@ fn a_scanner_that_is_killed_costs_one_job() {
     *bench.memory.hook.lock().unwrap() = None;
     assert_eq!(bench.scan("second", bytes).status, Status::Completed);
 }
+
+#[test]
+fn the_texts_of_the_rules_with_the_greatest_weight_are_kept() {
+    let text: String = (0..201).map(|n| rule(&format!("r{n:03}"), "needle", &format!("weight = {n}"))).collect();
+    let bench = Bench::new(&[("a.yar", &text)]);
+    let outcome = bench.scan("x.bin", b"needle".to_vec());
+    let streams = bench.memory.streams.lock().unwrap();
+    let texts: Vec<String> = streams
+        .iter()
+        .filter(|((label, _), _)| label == "yara_rule_hit")
+        .map(|(_, text)| String::from_utf8_lossy(text).into_owned())
+        .collect();
+    let has = |name: &str| texts.iter().any(|text| text.contains(&format!("rule {name} ")));
+    assert_eq!((has("r200"), has("r000")), (true, false), "{}", outcome.message);
+}
+
+#[test]
+fn the_first_match_of_a_rule_is_told_however_many_came_before() {
+    let many = rule("many", "aa", "");
+    let bench = Bench::new(&[("a.yar", &(many + &rule("heavy", "needle", "weight = 100")))]);
+    let mut archive = zip::write::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for number in 0..30 {
+        archive.start_file(format!("{number:02}"), zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut archive, format!("{}{number}", "a".repeat(2500)).as_bytes()).unwrap();
+    }
+    archive.start_file("last", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut archive, b"needle").unwrap();
+    let outcome = bench.scan("p.zip", archive.finish().unwrap().into_inner());
+    assert!(values(&outcome, "enriched", "yararule_match").contains(&"bmVlZGxl".to_owned()), "{}", outcome.message);
+}

@@ -115,8 +115,8 @@ pub(super) enum Found {
     Rows(Vec<Row>),
     /// What the member that was begun last is; its bytes follow if they are published.
     Member(Member),
-    /// A member that was told stands there under another path, too.
-    Again { sha256: String, path: String },
+    /// A member that was told stands there under another path, too; its bytes follow if that makes it published.
+    Again { sha256: String, path: String, published: bool },
 }
 
 /// How a request ended.

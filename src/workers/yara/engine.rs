@@ -3,7 +3,7 @@
 //! What runs here is C code over hostile bytes and texts, confined by [`crate::isolate`]. Compiled rules that it loads are
 //! those that another child of this worker made.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor};
 use std::ops::ControlFlow;
 
@@ -101,7 +101,11 @@ impl Service for Engine {
         match ask {
             Ask::Check => {
                 for (namespace, text) in sources(body).unwrap_or_default() {
-                    let checked = compiler().and_then(|compiler| add(compiler, &namespace, &text)).err();
+                    // To the end, automaton and all: what takes too long or too much there must cost only this file.
+                    let whole =
+                        |compiler: Compiler| compiler.compile_rules().map(drop).map_err(|error| (0, error.to_string()));
+                    let checked =
+                        compiler().and_then(|compiler| add(compiler, &namespace, &text)).and_then(whole).err();
                     // A parent that is gone ends this process anyway.
                     pieces.send(&Found::Checked(checked)).ok();
                 }
@@ -120,6 +124,8 @@ impl Service for Engine {
                         scan: &scan,
                         pieces,
                         interesting: HashSet::new(),
+                        uncounted: HashMap::new(),
+                        endings: Vec::new(),
                         published: 0,
                         told: Scanned::default(),
                         bytes: 0,
@@ -196,6 +202,10 @@ struct Scanning<'a> {
     pieces: &'a mut dyn Pieces,
     /// SHA-256 of the members that were told.
     interesting: HashSet<[u8; 32]>,
+    /// Those whose hits count for none of their paths so far: the endings that would.
+    uncounted: HashMap<[u8; 32], Vec<String>>,
+    /// Endings of file names that the hits of the last file are for, as far as they name some.
+    endings: Vec<String>,
     /// Members that are published.
     published: u64,
     told: Scanned,
@@ -269,7 +279,14 @@ impl Scanning<'_> {
                 self.told.hits_cut += 1;
                 return Ok(());
             }
-            return self.send(&Found::Again { sha256, path: member.path.to_owned() });
+            let ends = |endings: &Vec<String>| endings.iter().any(|ending| member.path.ends_with(ending));
+            let counts = self.uncounted.get(&member.sha256).is_some_and(ends);
+            if counts {
+                self.uncounted.remove(&member.sha256);
+            }
+            let published = self.publishes(counts && self.scan.publish == Publish::Matched);
+            self.send(&Found::Again { sha256, path: member.path.to_owned(), published })?;
+            return if published { self.send_bytes(member.bytes) } else { Ok(()) };
         }
         self.send(&Found::Began { member: number, path: member.path.to_owned() })?;
         let hits = self.one(number, member.path, &Externals::of(member.path, ""), member.bytes)?;
@@ -280,13 +297,14 @@ impl Scanning<'_> {
             Publish::Matched => hits == Hits::Count,
             Publish::All => true,
         };
-        let published = wanted && self.published < self.scan.publish_max;
-        self.published += u64::from(published);
-        self.told.unpublished += u64::from(wanted && !published);
+        let published = self.publishes(wanted);
         if hits == Hits::None && !published {
             return Ok(());
         }
         self.interesting.insert(member.sha256);
+        if hits == Hits::Some && !published {
+            self.uncounted.insert(member.sha256, std::mem::take(&mut self.endings));
+        }
         self.send(&Found::Member(Member {
             path: member.path.to_owned(),
             sha256,
@@ -294,10 +312,19 @@ impl Scanning<'_> {
             unsafe_path: member.unsafe_path,
             published,
         }))?;
-        for piece in member.bytes.chunks(PIECE).filter(|_| published) {
-            self.send(&Found::Bytes(piece.to_vec()))?;
-        }
-        Ok(())
+        if published { self.send_bytes(member.bytes) } else { Ok(()) }
+    }
+
+    /// Whether a member is published that should be; counts both.
+    fn publishes(&mut self, wanted: bool) -> bool {
+        let published = wanted && self.published < self.scan.publish_max;
+        self.published += u64::from(published);
+        self.told.unpublished += u64::from(wanted && !published);
+        published
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        bytes.chunks(PIECE).try_for_each(|piece| self.send(&Found::Bytes(piece.to_vec())))
     }
 
     /// Whether so many bytes of hits and paths may be told; then they are counted.
@@ -329,12 +356,15 @@ impl Scanning<'_> {
             Err(kind) => self.told.failed.add(|| format!("{path}: {kind}")),
         }
         let mut found = Hits::None;
+        self.endings.clear();
         for mut hit in hits {
             if !self.fits(hit.held() + path.len()) {
                 self.told.hits_cut += 1;
                 continue;
             }
             found = found.max(if hit.counts(path) { Hits::Count } else { Hits::Some });
+            let endings = hit.texts("filetype").flat_map(str::split_whitespace).map(str::to_owned);
+            self.endings.extend(endings);
             let mut rows = std::mem::take(&mut hit.rows);
             self.send(&Found::Hit(hit))?;
             while !rows.is_empty() {
@@ -422,8 +452,10 @@ impl Bounds {
         }
         for pattern in &rule.strings {
             self.all += u64::try_from(pattern.matches.len()).unwrap_or(u64::MAX);
-            for found in pattern.matches.iter().take(PATTERN_ROWS_MAX) {
-                if self.rows >= ROWS_MAX || self.bytes >= BYTES_MAX {
+            for (nth, found) in pattern.matches.iter().take(PATTERN_ROWS_MAX).enumerate() {
+                // A pattern's first match has room of its own: a hit of great weight may come after many of none.
+                let room = if nth == 0 { 2 } else { 1 };
+                if self.rows >= room * ROWS_MAX || self.bytes >= room * BYTES_MAX {
                     break;
                 }
                 let place = found.offset..found.offset.saturating_add(found.length.min(ROW_BYTES_MAX));

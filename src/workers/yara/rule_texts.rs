@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compile::RuleSet;
 use super::scanner::FileHits;
+use super::score::weight;
 
 /// Most texts that are published for one object.
 const TEXTS_MAX: usize = 200;
@@ -21,13 +22,14 @@ pub(super) struct Texts {
     pub(super) left_out: usize,
 }
 
-/// The texts of the rules that hit any of `files`, in the order of their names.
+/// The texts of the rules that hit any of `files`: those of the greatest weight first, then in the order of their names.
 pub(super) fn of(files: &[FileHits], set: &RuleSet) -> Texts {
-    let hits = files.iter().flat_map(|file| &file.hits).map(|hit| ((&hit.namespace, &hit.name), ()));
-    let rules: Vec<_> = BTreeMap::from_iter(hits).into_keys().collect();
+    let hits = files.iter().flat_map(|file| &file.hits).map(|hit| ((&hit.namespace, &hit.name), weight(hit)));
+    let mut rules: Vec<_> = BTreeMap::from_iter(hits).into_iter().collect();
+    rules.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     let mut names: Vec<(&str, Vec<String>)> = Vec::new();
     let mut left_out = 0;
-    for (namespace, name) in &rules {
+    for ((namespace, name), _) in &rules {
         let rule = format!("{namespace}.{name}");
         let Some(text) = set.text(namespace, name).filter(|text| text.len() <= TEXT_MAX) else {
             left_out += 1;

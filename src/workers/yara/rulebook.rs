@@ -136,7 +136,14 @@ impl Rulebook {
                 }
                 tracing::info!(hash = %rules.hash, files = rules.files.len(), rules = rules.rules(), "rules in use");
             }
-            Err(error) => tracing::warn!(%error, "the rules stay as they are"),
+            Err(error) => {
+                if let ReloadError::Build(BuildError::Nothing { left_out, .. }) = error {
+                    for LeftOut { path, line, reason } in left_out {
+                        tracing::warn!(%path, line, %reason, "a rule file does not compile");
+                    }
+                }
+                tracing::warn!(%error, "the rules stay as they are");
+            }
         }
         built
     }

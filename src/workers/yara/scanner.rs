@@ -186,12 +186,8 @@ impl Gathering<'_, '_> {
                 let (hits, bytes) = self.pending.as_mut().ok_or_else(garbled)?;
                 let hits = std::mem::take(hits);
                 if member.published {
-                    if member.size == 0 || member.size > self.max_member {
-                        return Err(CallError::Garbled("a member is as large as none may be"));
-                    }
-                    let left = self.publish_left.checked_sub(1);
-                    self.publish_left = left.ok_or(CallError::Garbled("it publishes too many members"))?;
                     *bytes = Some((member.clone(), Vec::new()));
+                    self.publishes(&member)?;
                 }
                 self.findings.files.push(FileHits { member: Some(member), paths: Vec::new(), hits });
                 self.whole()?;
@@ -205,12 +201,32 @@ impl Gathering<'_, '_> {
                 held.extend(bytes);
                 self.whole()?;
             }
-            Found::Again { sha256, path } => {
+            Found::Again { sha256, path, published } => {
                 let same = |file: &&mut FileHits| file.member.as_ref().is_some_and(|member| member.sha256 == sha256);
-                self.findings.files.iter_mut().find(same).ok_or_else(garbled)?.paths.push(path);
+                let file = self.findings.files.iter_mut().find(same).ok_or_else(garbled)?;
+                file.paths.push(path.clone());
+                let unpublished = file.member.as_mut().filter(|member| published && !member.published);
+                if let Some(member) = unpublished {
+                    member.published = true;
+                    let member = Member { path, ..member.clone() };
+                    self.publishes(&member)?;
+                    self.pending = Some((Vec::new(), Some((member, Vec::new()))));
+                } else if published {
+                    return Err(garbled());
+                }
             }
             Found::Checked(_) => return Err(garbled()),
         }
+        Ok(())
+    }
+
+    /// Counts a member whose bytes follow.
+    fn publishes(&mut self, member: &Member) -> Result<(), CallError> {
+        if member.size == 0 || member.size > self.max_member {
+            return Err(CallError::Garbled("a member is as large as none may be"));
+        }
+        let left = self.publish_left.checked_sub(1);
+        self.publish_left = left.ok_or(CallError::Garbled("it publishes too many members"))?;
         Ok(())
     }
 
@@ -242,7 +258,7 @@ fn held(found: &Found) -> usize {
         Found::Hit(hit) => hit.rows.iter().map(row_held).sum::<usize>() + hit.held(),
         Found::Rows(rows) => rows.iter().map(row_held).sum(),
         Found::Member(member) => member.path.len() + member.sha256.len() + engine::TOLD_EACH,
-        Found::Again { sha256: _, path } => path.len() + engine::TOLD_EACH,
+        Found::Again { sha256: _, path, published: _ } => path.len() + engine::TOLD_EACH,
         Found::Began { .. } | Found::Bytes(_) | Found::Checked(_) => 0,
     }
 }

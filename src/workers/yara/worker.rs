@@ -151,9 +151,10 @@ impl Yara {
             return Err(too_large(size));
         }
         let name = name_of(event);
+        let (passwords, untried) = self.passwords(job)?;
         let scan = Scan {
             externals: Externals::of(tail(&name, NAME_MAX), tail(&event.entity.file_format, FORMAT_MAX)),
-            expand: Some(Expand { passwords: self.passwords(job)?, ..self.options.expand.clone() }),
+            expand: Some(Expand { passwords, ..self.options.expand.clone() }),
             file_timeout_s: u32::try_from(self.options.file_timeout.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
             publish: self.options.publish,
             publish_max: CHILDREN_MAX,
@@ -182,6 +183,11 @@ impl Yara {
             },
         );
         let mut findings = findings.map_err(|error| outcome_of(error, failed.map(|error| job.failed(error))))?;
+        if let Some(archive) = findings.told.archive.as_mut().filter(|archive| archive.encrypted && untried > 0) {
+            archive
+                .notes
+                .push(format!("at least {untried} passwords that came with the event were not tried: too many"));
+        }
         score::keep_counting(&mut findings.files, &name);
         self.told(job, set, &name, &findings, &uploads)
     }
@@ -234,8 +240,9 @@ impl Yara {
         Ok(outcome)
     }
 
-    /// What is tried on encrypted members: the event's own, words of its dictionaries, those of the configuration.
-    fn passwords(&self, job: &Job) -> Result<Vec<String>, Outcome> {
+    /// What is tried on encrypted members: the event's own, words of its dictionaries, those of the configuration. And how
+    /// many at least are not.
+    fn passwords(&self, job: &Job) -> Result<(Vec<String>, usize), Outcome> {
         let event = &job.event;
         let own = event.source.settings.get("passwords").map(String::as_str).unwrap_or_default();
         let mut words: Vec<String> = own.lines().map(str::to_owned).collect();
@@ -291,7 +298,7 @@ impl Worker for Yara {
             ("r-historic", "true"),
             ("r-action", "sourced"),
             ("r-action", "extracted"),
-            ("r-streams", "content"),
+            // No r-streams: it would drop what has other streams beside its content, which these two always have.
             ("d-self", "true"),
         ];
         if !self.options.rescan {
@@ -350,7 +357,14 @@ impl Worker for Yara {
             let warning = format!("{} rule files are left out: {path} line {line}: {reason}", listing.errors.len());
             facts.push((WARNING.to_owned(), warning));
         }
-        facts.extend(listing.failure.map(|failure| ("reload_failure".to_owned(), failure)));
+        if let Some(failure) = listing.failure {
+            // The stronger one: nothing of what the directory holds now is in use. Without any rules it is `down`.
+            if self.rulebook.current().is_some() {
+                facts.retain(|(name, _)| name != WARNING);
+                facts.push((WARNING.to_owned(), format!("the old rules stay in use: {failure}")));
+            }
+            facts.push(("reload_failure".to_owned(), failure));
+        }
         facts
     }
 }
@@ -375,7 +389,8 @@ fn tail(text: &str, most: usize) -> &str {
 
 /// Name and version of the package that an event is of.
 fn package_of(event: &BinaryEvent) -> Option<(&str, &str)> {
-    let reference = |name: &str| event.source.references.get(name).map(String::as_str);
+    let reference =
+        |name: &str| event.source.references.get(name).map(String::as_str).filter(|value| !value.is_empty());
     Some((reference("package_name")?, reference("package_version")?))
 }
 
@@ -426,7 +441,7 @@ fn notes(told: &Scanned, hash: &str) -> Vec<String> {
         notes.push(format!("{} not scanned: {}", told.failed.count, named(&told.failed)));
     }
     if told.rows_cut > 0 {
-        notes.push(format!("{} of {} matches were left out", told.rows_cut, told.rows));
+        notes.push(format!("{} of at least {} matches were left out", told.rows_cut, told.rows));
     }
     if told.hits_cut > 0 {
         notes.push(format!("{} further hits and paths of members were left out: there are too many", told.hits_cut));
@@ -437,18 +452,19 @@ fn notes(told: &Scanned, hash: &str) -> Vec<String> {
     notes
 }
 
-/// The first of `words` and then those of the configuration, each once, as many as go with a request.
-fn bounded(words: Vec<String>, configured: &[String]) -> Vec<String> {
+/// The first of `words` and then those of the configuration, each once, as many as go with a request; and how many of
+/// `words` do not.
+fn bounded(words: Vec<String>, configured: &[String]) -> (Vec<String>, usize) {
     let mut kept: Vec<String> = Vec::new();
+    let mut left_out = 0;
     let reserved: usize = configured.iter().map(String::len).sum();
     let mut left = PASSWORD_BYTES_MAX.saturating_sub(reserved);
     let most = PASSWORDS_MAX.saturating_sub(configured.len());
     for word in words {
         let word = word.trim_end_matches('\r');
-        if kept.len() >= most || word.len() > left {
-            break;
-        }
-        if !word.is_empty() && !kept.iter().any(|known| known == word) {
+        if left_out > 0 || kept.len() >= most || word.len() > left {
+            left_out += usize::from(!word.is_empty());
+        } else if !word.is_empty() && !kept.iter().any(|known| known == word) {
             left -= word.len();
             kept.push(word.to_owned());
         }
@@ -458,7 +474,7 @@ fn bounded(words: Vec<String>, configured: &[String]) -> Vec<String> {
             kept.push(word.clone());
         }
     }
-    kept
+    (kept, left_out)
 }
 
 /// How a job ends whose scan did not.
@@ -484,14 +500,15 @@ mod tests {
     fn the_own_passwords_come_first_and_each_once() {
         let words = ["b\r", "", "a", "b", "infected"].map(str::to_owned).to_vec();
         let kept = bounded(words, &["password".to_owned(), "infected".to_owned()]);
-        assert_eq!(kept, ["b", "a", "infected", "password"]);
+        assert_eq!(kept, (["b", "a", "infected", "password"].map(str::to_owned).to_vec(), 0));
     }
 
     #[test]
     fn many_words_leave_room_for_those_of_the_configuration() {
-        let kept = bounded((0..5_000).map(|n| format!("word{n}")).collect(), &["password".to_owned()]);
+        let (kept, left_out) = bounded((0..5_000).map(|n| format!("word{n}")).collect(), &["password".to_owned()]);
         assert_eq!((kept.len(), kept.last().map(String::as_str)), (PASSWORDS_MAX, Some("password")));
+        assert_eq!(left_out, 4_001);
         let kept = bounded(vec!["x".repeat(PASSWORD_BYTES_MAX)], &["password".to_owned()]);
-        assert_eq!(kept, ["password"]);
+        assert_eq!(kept, (vec!["password".to_owned()], 1));
     }
 }
