@@ -94,6 +94,8 @@ pub struct ClosedTask {
     pub dequeued: String,
     /// The key of the event that it is about.
     pub kafka_key: String,
+    /// Who says so: the consumer, or a part of it.
+    pub author: String,
     /// The status that closes it.
     pub status: String,
     /// What the status says of an error.
@@ -271,6 +273,7 @@ fn closed_task(status: &StatusEvent) -> Option<ClosedTask> {
     closes.then(|| ClosedTask {
         dequeued: entity.input.dequeued.clone(),
         kafka_key: entity.input.kafka_key.clone(),
+        author: status.author.name.clone(),
         status: entity.status.clone(),
         error: entity.error.clone(),
         message: entity.message.clone(),

@@ -70,6 +70,14 @@ struct Gathered {
     retried: Vec<String>,
 }
 
+/// Whether a status says how a part of a plugin ended, which reports as `<name>-<part>` under the id that the plugin was
+/// given: the event ends with the plugin's own status, which follows. None follows when a part was killed, so that status
+/// ends the run.
+fn is_of_part(task: &ClosedTask, work: &Work) -> bool {
+    let part = task.author.strip_prefix(work.name.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    part && !matches!(task.status.as_str(), "error-timeout" | "error-out-of-memory")
+}
+
 impl Dispatcher {
     /// Plans what closing statuses change. Blocks on the index.
     ///
@@ -135,6 +143,10 @@ impl Dispatcher {
         }
         let key = lease_key(id);
         if let Some(lease) = edit.get(&key)?.and_then(|bytes| Lease::read(&key, &bytes)) {
+            if is_of_part(closing.task, &lease.work) {
+                self.heard(edit, lease, now_ms);
+                return Ok(());
+            }
             gathered.closed += 1;
             edit.remove(key.clone());
             edit.count(&lease.work).leases -= 1;
@@ -164,20 +176,20 @@ impl Dispatcher {
         }
         let place = place.into_bytes();
         let Some(bytes) = edit.get(&place)? else { return Ok(()) };
-        let work = match Lease::read(&place, &bytes) {
-            Some(lease) => {
-                gathered.closed += 1;
-                edit.count(&lease.work).leases -= 1;
-                lease.work
-            }
+        let (leased, work, waits) = match Lease::read(&place, &bytes) {
+            Some(lease) => (true, lease.work, false),
             None => {
                 let Some(waiting) = Waiting::read(&place, &bytes) else { return Ok(()) };
-                if !waiting.fresh {
-                    edit.count(&waiting.work).waiting -= 1;
-                }
-                waiting.work
+                (false, waiting.work, !waiting.fresh)
             }
         };
+        if is_of_part(closing.task, &work) {
+            return Ok(());
+        }
+        gathered.closed += u64::from(leased);
+        let delta = edit.count(&work);
+        delta.leases -= i64::from(leased);
+        delta.waiting -= i64::from(waits);
         tracing::info!(dequeued, status, "a late status is taken for that of the event, which is not run again");
         edit.remove(place);
         self.end_run(edit, &work, closing, now_ms, gathered)
@@ -369,17 +381,22 @@ impl Dispatcher {
         let mut edit = self.leases.edit(self.broker.log().as_ref(), true);
         for id in ids {
             let key = lease_key(id);
-            let Some(mut lease) = edit.get(&key)?.and_then(|bytes| Lease::read(&key, &bytes)) else { continue };
-            let policy = self.leases.policies.of(&lease.work.name);
-            if lease.heard_ms <= now_ms.saturating_sub(policy.lease_ms / REFRESH_PART) {
-                let last_ms = lease.since_ms.saturating_add(policy.lease_max_ms);
-                lease.heard_ms = now_ms;
-                lease.until_ms = now_ms.saturating_add(policy.lease_ms).min(last_ms);
-                edit.put_lease(&lease);
-            }
+            let Some(lease) = edit.get(&key)?.and_then(|bytes| Lease::read(&key, &bytes)) else { continue };
+            self.heard(&mut edit, lease, now_ms);
         }
         self.queue_early(edit.finish());
         Ok(())
+    }
+
+    /// Makes a lease last longer.
+    fn heard(&self, edit: &mut Edit<'_>, mut lease: Lease, now_ms: i64) {
+        let policy = self.leases.policies.of(&lease.work.name);
+        if lease.heard_ms <= now_ms.saturating_sub(policy.lease_ms / REFRESH_PART) {
+            let last_ms = lease.since_ms.saturating_add(policy.lease_max_ms);
+            lease.heard_ms = now_ms;
+            lease.until_ms = now_ms.saturating_add(policy.lease_ms).min(last_ms);
+            edit.put_lease(&lease);
+        }
     }
 
     /// Ends the leases of statuses that are too old to be stored. Not waited for. Blocks on the index.

@@ -120,6 +120,36 @@ async fn heartbeats_keep_a_task_open_for_as_long_as_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_of_a_plugin_ends_no_task_unless_it_was_killed() {
+    let world = World::new();
+    let task = one_task(&world).await;
+    let of_part = |task: &Value, word: &str| {
+        let mut statuses = status(task, word);
+        statuses[0]["author"]["name"] = json!("Carver-strings");
+        statuses
+    };
+    for word in ["heartbeat", "completed", "error-exception", "error-output", "opt-out"] {
+        world.pass_minutes(20);
+        world.post("model=status", &of_part(&task, word)).await.unwrap();
+        assert_eq!(
+            (open(&world).len(), look(&world).await),
+            (1, Looked { open: 1, ended: 0 }),
+            "{word} is a sign of life"
+        );
+    }
+    world.post("model=status", &of_part(&task, "error-timeout")).await.unwrap();
+    assert_eq!(open(&world), [], "its plugin was killed with it");
+    world.post("model=status", &of_part(&task, "completed")).await.unwrap();
+    world.pass_minutes(2);
+    look(&world).await;
+    let again = world.get(ACTIVE, CARVER).await.events[0].clone();
+    assert_eq!(again["retries"], 1, "what a part says late is not how the event ended either");
+    world.post("model=status", &status(&again, "completed")).await.unwrap();
+    assert_eq!(open(&world), []);
+    check(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_that_is_too_old_to_be_stored_closes_its_task() {
     let world = World::new();
     let mut event = super::super::world::sourced('a');
