@@ -1,6 +1,6 @@
 """What the Python client of azul-bedrock does with a server. Its models refuse unknown keys, nulls and missing keys.
 
-Usage: cases.py URL [CASE]... , with the checkout in PYTHONPATH; drive.py does that. One line a case, then a summary.
+Usage: cases.py URL [CASE]... , by the Python that has the client; drive.py does that. One line a case, then a summary.
 """
 import asyncio, datetime, hashlib, io, itertools, logging, sys, time, traceback
 from concurrent.futures import ThreadPoolExecutor

@@ -1,17 +1,17 @@
-"""Starts azulite and runs the cases of cases.py against it with the Python client of an azul-bedrock checkout.
+"""Starts azulite and runs the cases of cases.py against it with the Python client of azul-bedrock.
 
-Usage: drive.py AZULITE CHECKOUT [CASE]... . Packages the client needs stay in $AZULITE_INTEROP_CACHE (target/interop).
-The last line on stdout says how it went; exit code 0 passed, 1 failed, 77 skipped.
+Usage: drive.py AZULITE [CASE]... . It is the pinned package, unless AZULITE_AZUL_BEDROCK names a checkout. Packages stay in
+$AZULITE_INTEROP_CACHE (target/interop). The last line on stdout says how it went; exit code 0 passed, 1 failed, 77 skipped.
 """
 import os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.error, urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(HERE.parent / "kafka"))
-from harness.install import Cache, Missing, step  # noqa: E402
+from harness.install import Cache, Missing, python_since, step  # noqa: E402
 
-AZULITE, CHECKOUT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
-ONLY = sys.argv[3:]
+AZULITE, ONLY = sys.argv[1], sys.argv[2:]
+CHECKOUT = os.environ.get("AZULITE_AZUL_BEDROCK")
 CONFIG = """[http]
 listen = "127.0.0.1:0"
 [kafka]
@@ -29,11 +29,11 @@ expire_events_after = "1 days"
 
 def interpreter():
     """A Python with the packages of requirements.txt."""
-    pins = HERE / "requirements.txt"
+    pins, python = HERE / "requirements.txt", python_since(3, 12)
 
     def make(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        step([sys.executable, "-m", "venv", folder])
+        step([python, "-m", "venv", folder])
         step([folder / "bin" / "pip", "install", "--quiet", "--requirement", pins])
     cache = Cache(os.environ.get("AZULITE_INTEROP_CACHE") or HERE.parent.parent.parent / "target" / "interop")
     return cache.once("azul", [pins], make) / "bin" / "python"
@@ -62,12 +62,9 @@ def start(folder):
 
 
 def main():
-    if not (CHECKOUT / "azul_bedrock" / "dispatcher.py").is_file():
+    if CHECKOUT and not pathlib.Path(CHECKOUT, "azul_bedrock", "dispatcher.py").is_file():
         print(f"no azul_bedrock/dispatcher.py in {CHECKOUT}")
         return 1
-    if sys.version_info < (3, 11):
-        print("the client needs Python 3.11 or later")
-        return 77
     try:
         python = interpreter()
     except Missing as missing:
@@ -77,7 +74,9 @@ def main():
         folder = pathlib.Path(name)
         server, url = start(folder)
         try:
-            environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
+            environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+            if CHECKOUT:
+                environment["PYTHONPATH"] = str(pathlib.Path(CHECKOUT).resolve())
             code = subprocess.run([python, HERE / "cases.py", url, *ONLY], env=environment, timeout=600).returncode
             server.send_signal(signal.SIGTERM)
             ended = server.wait(timeout=15)

@@ -42,6 +42,20 @@ def step(command, timeout=600, **options):
     return done.stdout
 
 
+def python_since(*oldest):
+    """An interpreter of at least that version, the same one of several for all who ask."""
+    beside = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))
+    for command in [sys.executable, "python3", *(f"python3.{minor}" for minor in range(oldest[1], 20)), *beside]:
+        probe = [command, "-c", f"import sys, venv; sys.exit(sys.version_info < {oldest})"]
+        try:
+            # A name that pyenv has and does not serve ends with an error of its own.
+            if subprocess.run(probe, timeout=30, capture_output=True).returncode == 0:
+                return command
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            pass
+    raise Missing(f"there is no Python {'.'.join(map(str, oldest))} or later")
+
+
 def digest(*paths):
     total = hashlib.sha256()
     for path in sorted(paths):
