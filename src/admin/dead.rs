@@ -184,6 +184,7 @@ impl Admin {
     /// See [`DeadError`].
     pub fn dead_list(&self, filter: &Filter, after: Option<&After>, limit: usize) -> Result<DeadList, DeadError> {
         let dead = self.served()?.dead();
+        filter.check(&dead.counts()).map_err(DeadError::Bad)?;
         let (letters, next) = dead.page(filter, after, limit.clamp(1, MOST))?;
         let counted = |count: &Count| {
             let status = filter.status.as_deref().is_none_or(|status| match status {
@@ -236,6 +237,7 @@ impl Admin {
         let ids = match &request.filter {
             None => request.ids.clone(),
             Some(filter) => {
+                filter.check(&dispatcher.dead().counts()).map_err(DeadError::Bad)?;
                 let after = request.after.as_deref().map(str::parse::<After>).transpose();
                 let after = after.map_err(|reason| DeadError::Bad(format!("after: {reason}")))?;
                 let limit = request.limit.unwrap_or(MOST).clamp(1, MOST);

@@ -100,7 +100,7 @@ impl Access {
                         path.push_str(&format!("&{name}={}", encoded(value)));
                     }
                 }
-                client.get_json(&path)?.ok_or_else(super::topics::no_such_api)
+                client.get_json(&path).map_err(refused)?.ok_or_else(super::topics::no_such_api)
             }
             Self::Store { admin, .. } => {
                 let after = after.map(str::parse::<After>).transpose();
@@ -153,11 +153,15 @@ fn body(request: &impl Serialize) -> Result<Vec<u8>, Refusal> {
 }
 
 fn post(client: &Client, path: &str, body: &[u8]) -> Result<DeadReport, Refusal> {
-    client.post(path, JSON, &Payload::Bytes(body)).map_err(|error| match &error {
+    client.post(path, JSON, &Payload::Bytes(body)).map_err(refused)
+}
+
+fn refused(error: RequestError) -> Refusal {
+    match &error {
         RequestError::NotOk(answer) if answer.is_no_such_page() => super::topics::no_such_api(),
         RequestError::NotOk(answer) if answer.is_bad_request() => Refusal::failed(answer.problem.detail.clone()),
         RequestError::NotOk(_) | RequestError::Transport(_) => error.into(),
-    })
+    }
 }
 
 pub(super) fn refusal(error: DeadError) -> Refusal {
@@ -586,6 +590,7 @@ fn purge(
     });
     let what = match older_than {
         Some(age) => format!("all dead letters older than {}", crate::config::format_duration(age)),
+        None if ids.len() == 1 => "one dead letter".to_owned(),
         None => format!("{} dead letters", ids.len()),
     };
     if !yes && !confirmed(&what)? {

@@ -126,7 +126,10 @@ fn check(global: &Global, config: &Config, dir: &Path) -> Result<Exit, Refusal> 
 fn print(out: &mut impl Write, checked: &Checked) -> std::io::Result<()> {
     print_troubles(out, &checked.errors, &checked.need_signatures)?;
     let hash = checked.hash.as_ref().map(|hash| format!(", set {hash}")).unwrap_or_default();
-    writeln!(out, "{} files, {} rules{hash}, {} errors", checked.files.len(), checked.rules, checked.errors.len())?;
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let [files, errors] =
+        [(checked.files.len(), "file"), (checked.errors.len(), "error")].map(|(n, of)| counted(n, of));
+    writeln!(out, "{files}, {}{hash}, {errors}", counted(checked.rules, "rule"))?;
     out.flush()
 }
 

@@ -101,6 +101,9 @@ impl Dead {
             },
             Self::Import => match bytes(services, call).await {
                 Ok(text) => {
+                    if let Some(refusal) = unknown_name(&query, &["dry_run"]) {
+                        return refusal;
+                    }
                     let dry_run = query.iter().any(|(name, value)| name == "dry_run" && value != "false");
                     answered(ask(admin, move |admin| admin.dead_import(&text, dry_run)).await)
                 }
@@ -108,6 +111,9 @@ impl Dead {
             },
             Self::Retry { sha256 } => {
                 let Some(hash) = Sha256::parse(&sha256) else { return error::no_hash(&sha256) };
+                if let Some(refusal) = unknown_name(&query, &["plugin"]) {
+                    return refusal;
+                }
                 let plugin = first(&query, "plugin").map(str::to_owned);
                 let Ok(turn) = super::azulite::SCANS.try_acquire() else { return error::too_many_scans() };
                 let retry = move |admin: &Admin| {
@@ -120,7 +126,16 @@ impl Dead {
     }
 }
 
+/// A parameter that means nothing is a typing mistake: without it, more would be listed than was asked for.
+fn unknown_name(query: &[(String, String)], known: &[&str]) -> Option<Response> {
+    let (name, _) = query.iter().find(|(name, _)| !known.contains(&name.as_str()))?;
+    Some(error::bad_parameter(&format!("unknown parameter {name:?}; allowed: {}", known.join(", "))))
+}
+
 async fn list(admin: Arc<Admin>, query: &[(String, String)]) -> Response {
+    if let Some(refusal) = unknown_name(query, &["consumer", "status", "since", "source", "sha256", "after", "limit"]) {
+        return refusal;
+    }
     let asked = |name| first(query, name).map(str::to_owned);
     let since_ms = match first(query, "since").map(since).transpose() {
         Ok(since_ms) => since_ms,

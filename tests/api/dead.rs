@@ -236,7 +236,9 @@ fn a_letter_whose_file_was_not_written_before_a_crash_has_it_after() {
     std::fs::remove_dir(&dir).unwrap();
     std::fs::write(&dir, b"in the way").unwrap();
     report(&server, "error-input");
-    await_that("a warning", || server.client().get("/readyz").text().contains("files of dead letters are not written"));
+    await_that("a warning", || {
+        server.client().get("/readyz").text().contains("the file of one dead letter is not written")
+    });
     server.kill();
     std::fs::remove_file(&dir).unwrap();
     server.launch();
@@ -273,6 +275,40 @@ fn an_entity_is_run_again_whatever_came_of_it() {
     assert!(list(&server)[0]["requeued"].is_object());
     assert_eq!(report(&server, "completed-empty"), 0);
     assert!(list(&server).is_empty());
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused_and_what_can_be_is_named() {
+    let (server, id) = with_letter();
+    for (asked, named) in
+        [("?status=bogus", "error-timeout, filtered, requeued"), ("?statsu=error-input", "consumer, status, since")]
+    {
+        let refused = server.client().get(&format!("/api/azulite/v1/dead{asked}"));
+        let text = refused.expect_any_error(400).text();
+        assert!(text.contains(named), "{text}");
+    }
+    for good in ["error-input", "error-timeout", "filtered", "requeued"] {
+        server.client().get(&format!("/api/azulite/v1/dead?status={good}")).expect_status(200);
+    }
+    let body = json!({"filter": {"status": "bogus"}}).to_string();
+    server.client().post("/api/azulite/v1/dead/requeue", body.as_bytes()).expect_any_error(400);
+    for command in [&["dead", "list", "--status", "bogus"][..], &["dead", "requeue", "--status", "bogus"]] {
+        let ran = server.cli(command.iter().copied()).expect_code(1);
+        assert!(ran.stderr.contains("\"bogus\"") && ran.stderr.contains("error-timeout"), "{ran:?}");
+    }
+    for (command, named) in [("requeue", "--consumer"), ("purge", "--older-than")] {
+        let ran = server.cli(["dead", command]).expect_code(2);
+        assert!(ran.stderr.contains(named), "{ran:?}");
+    }
+    // One name and one form of time everywhere.
+    let record = server.cli(["consume", "azul.t1.system.dead"]).expect_code(0).stdout;
+    let time = serde_json::from_str::<Value>(&record).unwrap()["time"].clone();
+    let listed = server.cli(["dead", "list", "--json"]).expect_code(0).json();
+    let shown = server.cli(["dead", "show", &id, "--json"]).expect_code(0).json();
+    assert_eq!([&listed["letters"][0]["time"], &shown["letter"]["time"], &list(&server)[0]["time"]], [&time; 3]);
+    requeue(&server, &json!({"ids": [id]}));
+    let requeued = list(&server)[0]["requeued"]["time"].clone();
+    assert!(requeued.as_str().is_some_and(|text| text.ends_with('Z')), "{requeued}");
 }
 
 #[test]

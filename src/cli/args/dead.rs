@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::values::{duration, sha256, since};
 
@@ -54,11 +54,12 @@ pub enum DeadCommand {
     #[command(
         after_help = "One that was put back and is not over yet is left as it is, so that this is safe to repeat. It is \
         removed when the run succeeds, and is back in the list when the run fails after its last attempt. With --file the \
-        letters come from files, of another machine for example; the bytes they are about must be stored here."
+        letters come from files, of another machine for example; the bytes they are about must be stored here.",
+        group(ArgGroup::new("letters").args(["ids", "all", "consumer", "status", "file"]).required(true).multiple(true))
     )]
     Requeue {
         /// Their ids, as listed
-        #[arg(value_name = "ID", required_unless_present_any = ["all", "consumer", "status", "file"])]
+        #[arg(value_name = "ID")]
         ids: Vec<String>,
         /// All of them
         #[arg(long, conflicts_with_all = ["ids", "consumer", "status", "file"])]
@@ -96,9 +97,10 @@ pub enum DeadCommand {
         dry_run: bool,
     },
     /// Remove them for good, with a line in the topic azul.<prefix>.system.audit
+    #[command(group(ArgGroup::new("letters").args(["ids", "older_than"]).required(true)))]
     Purge {
         /// Their ids, as listed
-        #[arg(value_name = "ID", required_unless_present = "older_than", conflicts_with = "older_than")]
+        #[arg(value_name = "ID")]
         ids: Vec<String>,
         /// All whose last attempt ended longer ago than this, for example 30d
         #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -8,7 +8,7 @@ use super::{Claim, DeadLetter, DeadLetters, DeadParts, DeadRecord, Outcome, PAGE
 use crate::broker::{AppendError, CreateTopicError, Value};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::batches::Batches;
-use crate::dispatcher::model::{self, BinaryEvent, Event};
+use crate::dispatcher::model::{self, BinaryEvent, Event, STATUSES};
 use crate::dispatcher::topic::system_topic;
 
 /// Letters that are removed in one commit.
@@ -30,11 +30,32 @@ pub struct Filter {
     pub sha256: Option<String>,
 }
 
+/// Statuses that the filter knows beside those of errors.
+const OTHER_STATUSES: [&str; 2] = ["filtered", REQUEUED];
+/// Of letters that wait for another run.
+const REQUEUED: &str = "requeued";
+
 impl Filter {
+    /// Whether its status is one that letters have: that of an error, of what filters kept back, or of any letter there is.
+    ///
+    /// # Errors
+    /// Names the status and those that are allowed.
+    pub fn check(&self, counts: &[super::Count]) -> Result<(), String> {
+        let Some(status) = self.status.as_deref() else { return Ok(()) };
+        let errors = STATUSES.into_iter().filter(|status| status.starts_with("error"));
+        let known = errors.chain(OTHER_STATUSES).chain(counts.iter().map(|count| count.status.as_str()));
+        let known: std::collections::BTreeSet<&str> = known.filter(|known| !known.is_empty()).collect();
+        if known.contains(status) {
+            return Ok(());
+        }
+        let known: Vec<&str> = known.into_iter().collect();
+        Err(format!("no dead letter has the status {status:?}; allowed: {}", known.join(", ")))
+    }
+
     fn takes(&self, head: &Head) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let status = match self.status.as_deref() {
-            Some("requeued") => head.requeued.is_some(),
+            Some(REQUEUED) => head.requeued.is_some(),
             Some(status) => head.status == status && head.requeued.is_none(),
             None => true,
         };

@@ -217,7 +217,11 @@ impl DeadLetters {
     pub fn warning(&self, now_ms: i64) -> String {
         let (new, most) = (self.counts.last_hour(now_ms), self.options.warn_per_hour);
         match self.files.behind() {
+            Some((1, error)) => format!("warning: the file of one dead letter is not written: {error}"),
             Some((files, error)) => format!("warning: {files} files of dead letters are not written: {error}"),
+            None if new > most && new == 1 => {
+                "warning: one event became a dead letter in the last hour; `azulite dead list` names it".to_owned()
+            }
             None if new > most => {
                 format!("warning: {new} events became dead letters in the last hour; `azulite dead list` names them")
             }

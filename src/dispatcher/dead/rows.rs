@@ -30,10 +30,38 @@ const SHOWN_CHARS: usize = 300;
 /// Letters of one event at one consumer that are looked at, over versions and stages.
 const FAMILY_MAX: usize = 256;
 
+/// Times as letters have them; rows of earlier versions have milliseconds.
+mod written_time {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::dispatcher::model::Timestamp;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Millis(i64),
+        Text(String),
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    pub(super) fn serialize<S: Serializer>(time_ms: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Timestamp::from_millis(*time_ms))
+    }
+
+    /// A text that is no time is the oldest one: no letter is to vanish for that.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        Ok(match Either::deserialize(deserializer)? {
+            Either::Millis(time_ms) => time_ms,
+            Either::Text(text) => Timestamp::parse(&text).map(Timestamp::millis).unwrap_or_default(),
+        })
+    }
+}
+
 /// That a letter was put back for another run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requeued {
-    /// When, milliseconds since 1970.
+    /// When, milliseconds since 1970; a time such as 2026-01-02T03:04:05Z in JSON.
+    #[serde(rename = "time", alias = "time_ms", with = "written_time")]
     pub time_ms: i64,
     /// For which version of the consumer.
     pub version: String,
@@ -45,8 +73,8 @@ pub struct Head {
     /// Its id.
     #[serde(default)]
     pub id: String,
-    /// When the last attempt ended, milliseconds since 1970.
-    #[serde(default)]
+    /// When the last attempt ended, milliseconds since 1970; a time such as 2026-01-02T03:04:05Z in JSON.
+    #[serde(rename = "time", alias = "time_ms", default, with = "written_time")]
     pub time_ms: i64,
     /// Name of the consumer.
     pub consumer: String,
