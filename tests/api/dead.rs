@@ -278,6 +278,67 @@ fn an_entity_is_run_again_whatever_came_of_it() {
 }
 
 #[test]
+fn no_status_keeps_an_entity_from_being_run_again() {
+    let server = server();
+    assert_eq!(report(&server, "opt-out"), 0);
+    for word in ["completed", "completed-with-errors", "opt-out", "error-output", "completed-empty"] {
+        let ran = server.cli(["retry", HELLO, "--plugin", "Carver"]).expect_code(0).stdout;
+        assert!(ran.contains("1 requeued, 0 skipped"), "{ran}");
+        assert_eq!(report(&server, word), 0, "{word}");
+    }
+    assert!(list(&server).is_empty(), "the last run was a success");
+}
+
+#[test]
+fn what_is_put_back_twice_is_run_once() {
+    let (server, id) = with_letter();
+    let many = json!({"filter": {}});
+    let by_id = json!({"ids": [id, id]});
+    let reports: Vec<Value> = std::thread::scope(|scope| {
+        let (server, bodies) = (&server, [&many, &by_id, &many, &by_id]);
+        let threads = bodies.map(|body| scope.spawn(move || requeue(server, body)));
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let sum = |name: &str| reports.iter().map(|report| report[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum("requeued"), 1, "{reports:?}");
+    let skipped = reports.iter().map(|report| report["skipped"].as_array().unwrap().len()).sum::<usize>();
+    assert_eq!(skipped, 3, "{reports:?}");
+    let again = server.cli(["dead", "requeue", "--all"]).expect_code(0).stdout;
+    assert!(again.contains("0 requeued, 1 skipped, 0 missing"), "{again}");
+    assert_eq!(report(&server, "completed-empty"), 0);
+    assert!(server.fetch("binary/active", &CARVER.replace("deadline=5", "deadline=0")).events.is_empty());
+}
+
+#[test]
+fn a_full_disk_keeps_an_event_waiting_until_its_letter_can_be_written() {
+    let short = || config().set("delivery", "lease", "\"1s\"").set("events", "lost_tasks_check", "\"10ms\"");
+    let config = || short().set("delivery", "max_attempts", "1");
+    let mut server = server_with(&config());
+    let task = server.fetch("binary/active", CARVER).only().clone();
+    server.publish_ok("status", &json!([carver_status(&task, "error-exception", &[])]));
+    let task = server.fetch("binary/active", CARVER).only().clone();
+    server.stop();
+    server.configure(&config().set("storage", "reserve", "\"1000TB\""));
+    for text in ["reserve", "disk", "space", "leases that have ended could not be looked for"] {
+        server.announce(text);
+    }
+    server.launch();
+    // Neither the status that makes it a letter nor the end of its lease can be written.
+    let refused = server.publish("status", "", &json!([carver_status(&task, "error-exception", &[])]));
+    refused.expect_any_error(507);
+    server.client().post("/api/azulite/v1/dead/import", b"{}").expect_any_error(400);
+    let explained = || server.cli(["explain", HELLO, "--plugin", "Carver"]).expect_code(0).stdout;
+    assert!(explained().contains(", attempt 2, ends in "), "{}", explained());
+    assert!(list(&server).is_empty() && files(&dead_dir(&server)).is_empty());
+    server.stop();
+    server.configure(&config());
+    server.launch();
+    await_that("the letter", || list(&server).len() == 1);
+    await_that("its file", || files(&dead_dir(&server)).len() == 1);
+    assert_eq!(list(&server)[0]["attempts"], 2);
+}
+
+#[test]
 fn what_cannot_be_asked_for_is_refused_and_what_can_be_is_named() {
     let (server, id) = with_letter();
     for (asked, named) in
