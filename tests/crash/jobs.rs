@@ -137,6 +137,7 @@ fn every_job_ends_in_exactly_one_way_whatever_is_killed_when() {
     let wrong = EVENTS.div_ceil(WRONG_EVERY);
     let done = [EVENTS, EVENTS - wrong, 0, wrong, 0];
     life(server.address(), &random, KILLS, || {
+        // Looks and does not wait for an event: that the ledger holds at any time is what is looked for.
         while start.elapsed() < PATIENCE && CONSUMERS.iter().any(|consumer| ledger(&server, consumer) != done) {
             std::thread::sleep(Duration::from_millis(100));
         }

@@ -188,7 +188,8 @@ fn every_event_is_scanned_to_exactly_one_end_whatever_is_killed_when() {
     println!("{KILLS} kills each of the server and {WORKERS} workers in {:?}", start.elapsed());
 }
 
-/// Waits until so many events are finished or dead; the ledger holds at every look.
+/// Waits until so many events are finished or dead. Looks again and again and does not wait for statuses: that the ledger
+/// holds at every look, whenever that is, is what is tested.
 fn await_ended(server: &Server, start: &Instant, count: u64) {
     loop {
         let counts = ledger(server, "yara");
