@@ -14,13 +14,14 @@ use super::fetch_memory::Place;
 use super::filter::duplicates::{self, Asking, Mark};
 use super::filter::{self, Consumer, FilterCounts, FilterKey, UNDECODABLE, previously_deleted};
 use super::hub::{Delivery, DeliveryGuard, GetAnswer, GetError, GetRequest};
-use super::leases::{Due, From, HandedOut, KeptBack, NewLease, Place as StoredPlace, Waiting, Work};
+use super::leases::{Due, From, HandedOut, Kept, KeptBack, NewLease, Place as StoredPlace, Waiting, Work};
 use super::model::{self, Event, EventIn, EventOf, Model};
 use super::params::GetParams;
 use super::plugin_key::{Flow, PluginKey, subscriptions};
 use super::purge::{PurgeKind, Purged};
 use super::reader::{Candidate, Reader, ReaderError, Taken, User};
 use super::replay::{self, NotReplayed, Replayer};
+use super::topic::{error_topic, expedite_topic};
 use crate::broker::{AppendError, CommitOffsetsError, Waiter};
 use crate::log_files::{EventLine, Excerpt};
 
@@ -224,9 +225,13 @@ impl Gather {
 
     /// In how many milliseconds an event may be due for another run; not positive when one may be now.
     fn due_in_ms(&self) -> i64 {
-        let Self { dispatcher, params, .. } = self;
-        let due_ms = dispatcher.leases().next_due_ms(dispatcher.broker.log().as_ref(), &params.name, &params.version);
-        due_ms.saturating_sub(dispatcher.now_ms())
+        let Self { dispatcher, params: GetParams { name, version, .. }, .. } = self;
+        dispatcher.leases().due_in_ms(dispatcher.broker.log().as_ref(), (name, version), dispatcher.now_ms())
+    }
+
+    fn may_be_due(&self) -> bool {
+        let Self { dispatcher, params: GetParams { name, version, .. }, .. } = self;
+        dispatcher.leases().may_be_due(dispatcher.broker.log().as_ref(), (name, version), dispatcher.now_ms())
     }
 
     /// The loop of events.md 5.4, with wake-ups in place of polls. `None` when plugins are paused.
@@ -360,7 +365,7 @@ impl Gather {
     ) -> Result<Option<(bool, Gathered)>, ReaderError> {
         let max_bytes = max_bytes.min(PASS_BYTES);
         let mut taken = None;
-        if self.makes_tasks() && self.due_in_ms() <= 0 {
+        if self.makes_tasks() && self.may_be_due() {
             // They are before all others but expedited ones.
             let (candidates, expedited) = reader.take_flow(Flow::Expedite, count, max_bytes)?;
             match expedited.is_empty() {
@@ -557,7 +562,11 @@ impl Gather {
         let id = binary.dequeued.to_string();
         let name = candidate.partition.as_ref()?.name();
         let place = StoredPlace { topic: name.topic.clone(), partition: name.partition, offset: candidate.offset };
-        let work = Work::of(event, &self.params.name, &self.params.version, Some(place))?;
+        // Those topics forget by themselves, however long an event waits.
+        let prefix = &self.dispatcher.options.topic_prefix;
+        let whole = [expedite_topic(prefix), error_topic(prefix)].contains(&place.topic);
+        let consumer = (self.params.name.as_str(), self.params.version.as_str());
+        let work = Work::of(event, consumer, place, &candidate.value, whole)?;
         Some(NewLease { id, work, from: From::Queue(candidate.queue) })
     }
 
@@ -571,7 +580,8 @@ impl Gather {
     ) -> Result<Result<Gathered, Place>, ReaderError> {
         let (dispatcher, GetParams { name, version, .. }) = (&self.dispatcher, &self.params);
         let (log, now_ms) = (dispatcher.broker.log().as_ref(), dispatcher.now_ms());
-        let (rows, due) = dispatcher.leases().take_due(log, (name, version), now_ms, count)?;
+        let filters = self.params.filters();
+        let (rows, due) = dispatcher.leases().take_due(log, (name, version, filters), now_ms, count)?;
         if rows.is_empty() {
             return Ok(Err(place));
         }
@@ -594,19 +604,28 @@ impl Gather {
                 Err(error) => {
                     tracing::warn!(?row.work.place, %error, "an event that is to be run again cannot be read");
                     let why = format!("its record cannot be read: {error}");
-                    kept.push(KeptBack { waiting: row, why, for_good: false, elsewhere: false });
+                    kept.push(KeptBack { waiting: row, why, kept: Kept::Unread, filters });
                 }
                 Ok(None) => {
-                    kept.push(KeptBack { waiting: row, why: GONE.to_owned(), for_good: true, elsewhere: false })
+                    let (why, fate) = match self.wanted_gone(&row.work, now_ms) {
+                        Some(why) => (why.to_string(), Kept::ForGood),
+                        None => (GONE.to_owned(), Kept::Lost),
+                    };
+                    kept.push(KeptBack { waiting: row, why, kept: fate, filters });
                 }
             }
         }
         let mut items = self.admit(&candidates, &waiting, &mut gathered.counts, &mut kept, now_ms);
-        for kept in kept.iter_mut().filter(|kept| !kept.for_good) {
-            kept.elsewhere = self.is_wanted_elsewhere(&kept.waiting.work, now_ms);
+        for kept in kept.iter_mut().filter(|kept| kept.kept == Kept::Here) {
+            if self.is_wanted_elsewhere(&kept.waiting.work, now_ms) {
+                kept.kept = Kept::Elsewhere;
+            }
         }
-        if let Err(error) = place.without_turn(|| dispatcher.end_kept_back(kept, now_ms)) {
-            tracing::warn!(%error, "events that are not run again were not seen to");
+        let over = kept.iter().filter(|kept| matches!(kept.kept, Kept::ForGood | Kept::Lost));
+        let over: Vec<String> = over.map(|kept| kept.waiting.work.kafka_key.clone()).collect();
+        match place.without_turn(|| dispatcher.end_kept_back(kept, now_ms)) {
+            Ok(()) => self.is_new_again(reader, &over),
+            Err(error) => tracing::warn!(%error, "events that are not run again were not seen to"),
         }
         self.raise_dequeued(&mut items, &mut gathered.counts, now_ms / 1000)?;
         let row_of = |candidate: &Candidate| waiting.get(usize::try_from(candidate.offset).unwrap_or(usize::MAX));
@@ -659,12 +678,30 @@ impl Gather {
                 admitted.append(&mut one);
                 for (key, _) in own.iter() {
                     counts.add(key);
-                    let for_good = [previously_deleted::STAGE, filter::ageoff::STAGE].contains(&key.stage);
-                    kept.push(KeptBack { waiting: row.clone(), why: key.to_string(), for_good, elsewhere: false });
+                    let fate = if is_wanted_gone(key) { Kept::ForGood } else { Kept::Here };
+                    let (waiting, filters) = (row.clone(), self.params.filters());
+                    kept.push(KeptBack { waiting, why: key.to_string(), kept: fate, filters });
                 }
             }
         });
         admitted
+    }
+
+    /// What was never run to its end is no duplicate when somebody publishes it again.
+    fn is_new_again(&self, reader: &Reader, kafka_keys: &[String]) {
+        let Some(duplicates) = self.dispatcher.caches.duplicates.as_ref().filter(|_| !kafka_keys.is_empty()) else {
+            return;
+        };
+        let rewind = reader.rewind();
+        kafka_keys.iter().for_each(|key| duplicates.forget((&self.params, rewind), key));
+    }
+
+    /// Why nobody misses the record of an event that has gone, if its source or a person wanted it gone.
+    fn wanted_gone(&self, work: &Work, now_ms: i64) -> Option<FilterKey> {
+        let event = Event::Binary(Box::new(work.kept_event()?));
+        self.dispatcher.for_consumer(&self.params, self.task, now_ms, |consumer| {
+            filter::verdicts(&event, consumer).into_iter().find(|key| is_wanted_gone(*key))
+        })
     }
 
     /// Whether an event that filters keep back from this request passes those of another one of the same consumer.
@@ -699,6 +736,11 @@ impl Gather {
         metrics.consume_duration.observe(["metadata"], started.elapsed());
         answer
     }
+}
+
+/// Whether a filter drops what is to be gone for everybody.
+fn is_wanted_gone(key: FilterKey) -> bool {
+    [previously_deleted::STAGE, filter::ageoff::STAGE].contains(&key.stage)
 }
 
 /// An event that waited, as if it had just been read; its offset is its number among those.

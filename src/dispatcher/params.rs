@@ -4,6 +4,7 @@
 //! coding undone) and calls in here before anything else happens; a [`BadParam`] becomes the 422 of section 1.4.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use super::model::Model;
@@ -153,6 +154,14 @@ impl GetParams {
             debug,
             filter_ignored: pairs.iter().any(|(name, _)| name == "filter"),
         })
+    }
+
+    /// A number for what it lets through, the same for every request with the same filters; never 0.
+    pub fn filters(&self) -> u64 {
+        const OTHERS: [&str; 6] = ["avro-format", "count", "deadline", "deployment_key", "reset", "debug"];
+        let mut hasher = DefaultHasher::new();
+        self.to_query().iter().filter(|(name, _)| !OTHERS.contains(&name.as_str())).for_each(|p| p.hash(&mut hasher));
+        hasher.finish().max(1)
     }
 
     /// The query in current names that [`GetParams::parse`] reads as these parameters.

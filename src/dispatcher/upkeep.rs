@@ -41,7 +41,7 @@ impl Dispatcher {
             if stopping {
                 return;
             }
-            if Instant::now() >= rest_until && self.leases.next_end_ms() <= self.now_ms() {
+            if Instant::now() >= rest_until && self.leases.may_have_ended(self.now_ms()) {
                 let began = Instant::now();
                 self.check_lost(self.now_ms()).await;
                 rest_until = Instant::now() + LOOK_AT_MOST.max(began.elapsed() * LOOKS_PART);

@@ -72,6 +72,18 @@ impl Duplicates {
         }
     }
 
+    /// What this consumer was handed of that key does not count any more.
+    pub fn forget(&self, consumer: (&GetParams, Rewind), kafka_key: &str) {
+        let mark = mark(consumer, kafka_key);
+        // Another one in its slot stays.
+        let forgotten = self
+            .slot(mark)
+            .is_some_and(|slot| slot.compare_exchange(mark.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok());
+        if forgotten {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));

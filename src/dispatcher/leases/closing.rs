@@ -13,7 +13,7 @@ use super::super::topic::system_topic;
 use super::attempt::Attempt;
 use super::policy::Outcome;
 use super::rows::{ID_MAX_BYTES, Job, Lease, Waiting, Work, job_prefix, lease_key};
-use super::state::{Edit, Plan};
+use super::state::{CLOCK_SLACK_MS, Edit, Plan};
 use crate::broker::{Append, AppendError, CreateTopicError, ReadError};
 use crate::dispatcher::batches::Batches;
 
@@ -27,6 +27,8 @@ const SANDBOXES: &str = "sandbox-";
 const CRASHES: u32 = 2;
 /// The status of an event that filters kept back.
 const FILTERED: &str = "filtered";
+/// That of one whose record has gone: what is needed to run it is not there.
+const GONE_STATUS: &str = "error-input";
 
 /// How a run ended.
 pub(super) struct Closing<'a> {
@@ -295,7 +297,10 @@ impl Dispatcher {
 
     /// The event as it is stored; `None` when it has gone. Blocks.
     pub(crate) fn whole_event(&self, work: &Work) -> Option<BinaryEvent> {
-        let Some(place) = &work.place else { return work.kept_event() };
+        let place = match &work.place {
+            Some(place) if !work.is_whole() => place,
+            Some(_) | None => return work.kept_event(),
+        };
         let bytes = match self.stored_event(work) {
             Ok(bytes) => bytes?,
             Err(error) => {
@@ -315,7 +320,10 @@ impl Dispatcher {
     /// # Errors
     /// Its record cannot be read: that says nothing of whether it is there.
     pub(crate) fn stored_event(&self, work: &Work) -> Result<Option<bytes::Bytes>, ReadError> {
-        let Some(place) = &work.place else { return Ok(Some(work.event.clone())) };
+        let place = match &work.place {
+            Some(place) if !work.is_whole() => place,
+            Some(_) | None => return Ok(Some(work.event.clone())),
+        };
         let log = self.broker.log();
         let Some(topic) = log.topic(&place.topic) else { return Ok(None) };
         let Some(partition) = topic.partition(place.partition) else { return Ok(None) };
@@ -389,27 +397,27 @@ impl Dispatcher {
     }
 
     /// Makes a lease last longer.
-    fn heard(&self, edit: &mut Edit<'_>, mut lease: Lease, now_ms: i64) {
+    fn heard(&self, edit: &mut Edit<'_>, lease: Lease, now_ms: i64) {
         let policy = self.leases.policies.of(&lease.work.name);
-        if lease.heard_ms <= now_ms.saturating_sub(policy.lease_ms / REFRESH_PART) {
-            let last_ms = lease.since_ms.saturating_add(policy.lease_max_ms);
-            lease.heard_ms = now_ms;
-            lease.until_ms = now_ms.saturating_add(policy.lease_ms).min(last_ms);
-            edit.put_lease(&lease);
+        let is_new = lease.heard_ms > now_ms.saturating_sub(policy.lease_ms / REFRESH_PART);
+        if !is_new || lease.heard_ms > now_ms.saturating_add(CLOCK_SLACK_MS) {
+            edit.put_lease(&lease.heard_at(policy, now_ms));
         }
     }
 
-    /// Ends the leases of statuses that are too old to be stored. Not waited for. Blocks on the index.
+    /// Ends the leases of statuses that are too old to be stored. What fails here is logged; the leases end by themselves.
+    /// Blocks for a commit when there are any.
     pub(crate) fn close_aged_off(&self, closed: &[ClosedTask]) {
         let closings: Vec<_> = closed.iter().map(|task| Closing { task, crashed: false, aged_off: true }).collect();
         let Some(ending) = self.planned(&closings, self.now_ms()) else { return };
         let (plan, appends, ended) = ending.take();
-        let log = self.broker.log().as_ref();
-        self.leases.queue(log, vec![plan], |values, settle| {
-            let done = Box::new(move |outcome: Result<_, _>| settle.tell(outcome.is_ok()));
-            log.append_with(self.leases.lane(), appends, values, done);
-        });
-        self.closings_stored(ended, super::FINISHED);
+        match self.commit_closing(plan, appends) {
+            Ok(()) => self.closings_stored(ended, super::FINISHED),
+            Err(error) => {
+                tracing::warn!(%error, "the end of leases whose statuses are too old was not written down");
+                self.metrics.tracking_control.add(["errored"], u64::try_from(closed.len()).unwrap_or(u64::MAX));
+            }
+        }
     }
 
     /// Plans that leases end and their events are at once to be handed out again, with nothing tried. Also says how many
@@ -455,7 +463,7 @@ impl Dispatcher {
         let mut gathered = Gathered::default();
         // Counted by two requests of different order, so two changes.
         let (mut deleted, mut held) = (Vec::new(), Vec::new());
-        kept.into_iter().for_each(|kept| if kept.for_good { deleted.push(kept) } else { held.push(kept) });
+        kept.into_iter().for_each(|kept| if kept.is_deleted() { deleted.push(kept) } else { held.push(kept) });
         let mut given_up = Vec::new();
         let mut edit = self.leases.edit(log, true);
         for KeptBack { waiting, why, .. } in deleted {
@@ -491,22 +499,13 @@ impl Dispatcher {
         if plan.is_empty() {
             return Ok(());
         }
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.leases.queue(log, vec![plan], |values, settle| {
-            let done = move |outcome: Result<_, AppendError>| {
-                settle.tell(outcome.is_ok());
-                drop(sender.send(outcome.map(drop)));
-            };
-            log.append_with(self.leases.lane(), appends, values, Box::new(done));
-        });
-        if receiver.recv().is_ok_and(|outcome| outcome.is_ok()) {
-            self.closings_stored(ended, FILTERED);
-        }
+        self.commit_closing(plan, appends)?;
+        self.closings_stored(ended, FILTERED);
         Ok(())
     }
 
     /// Commits the end of events that are not run again, and says so of their dead letters. Blocks for it.
-    fn give_up(&self, mut plan: Plan, works: &[Work]) -> Result<(), IndexError> {
+    fn give_up(&self, mut plan: Plan, works: &[Work]) -> Result<(), PlanError> {
         let mut outcomes = Vec::new();
         for Work { kafka_key, name, version, .. } in works {
             // Those have no records.
@@ -518,37 +517,33 @@ impl Dispatcher {
         if plan.is_empty() {
             return Ok(());
         }
-        let log = self.broker.log().as_ref();
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.leases.queue(log, vec![plan], |values, settle| {
-            let done = move |outcome: Result<_, AppendError>| {
-                settle.tell(outcome.is_ok());
-                drop(sender.send(outcome.map(drop)));
-            };
-            log.queue_kv(values, Box::new(done));
-        });
-        if receiver.recv().is_ok_and(|outcome| outcome.is_ok()) {
-            outcomes.into_iter().for_each(|outcome| self.dead.committed(outcome));
-        }
+        self.commit_plan(plan)?;
+        outcomes.into_iter().for_each(|outcome| self.dead.committed(outcome));
         Ok(())
     }
 
     fn hold(
         &self,
         edit: &mut Edit<'_>,
-        KeptBack { mut waiting, why, elsewhere, .. }: KeptBack,
+        KeptBack { mut waiting, why, kept, filters }: KeptBack,
         now_ms: i64,
         gathered: &mut Gathered,
     ) -> Result<(), IndexError> {
         let policy = self.leases.policies.of(&waiting.work.name);
         edit.remove(waiting.key.clone());
-        waiting.held += u32::from(!elsewhere);
-        if waiting.held > policy.max_attempts && !waiting.fresh && !elsewhere {
+        // Others have had no look at it yet; one of them after another is one time.
+        let first = waiting.not_for == 0;
+        let same = first || waiting.not_for == filters;
+        let counts = kept == Kept::Unread || (kept == Kept::Here && same);
+        waiting.held += u32::from(counts);
+        let may_end = kept == Kept::Unread || (kept == Kept::Here && !first);
+        let is_over = may_end && waiting.held > policy.max_attempts && !waiting.fresh;
+        if is_over || kept == Kept::Lost {
             let job = edit.get(&waiting.work.job_key())?.and_then(|bytes| Job::read(&bytes)).unwrap_or_default();
             let mut attempts = job.attempts;
             let attempt = Attempt {
                 time_ms: now_ms,
-                status: FILTERED.to_owned(),
+                status: if kept == Kept::Lost { GONE_STATUS } else { FILTERED }.to_owned(),
                 error: why,
                 message: String::new(),
                 runtime: 0.0,
@@ -558,12 +553,17 @@ impl Dispatcher {
             Self::bury_work(edit, &waiting.work, attempts, None, now_ms, gathered);
             return Ok(());
         }
-        let due_ms = now_ms.saturating_add(policy.retry_delay_ms.max(1000));
+        // At once for requests with other filters, unless two different ones have kept it back.
+        let (due_ms, not_for) = match same && kept != Kept::Unread {
+            true => (now_ms, filters),
+            false => (now_ms.saturating_add(policy.held_ms()), 0),
+        };
         let unique = format!("{:x}", self.leases.random());
         let next = Waiting {
             fresh: waiting.fresh,
             held: waiting.held,
             held_by: why,
+            not_for,
             ..Waiting::new(waiting.work, due_ms, &unique)
         };
         self.follow_move(edit, &next.work, &waiting.key, &next.key)?;
@@ -578,10 +578,32 @@ pub(crate) struct KeptBack {
     pub(crate) waiting: Waiting,
     /// The filter, or what else the matter was.
     pub(crate) why: String,
-    /// No request will ever get it.
-    pub(crate) for_good: bool,
-    /// Others of the same name and version that ask for other events would get it.
-    pub(crate) elsewhere: bool,
+    pub(crate) kept: Kept,
+    /// Those of the request.
+    pub(crate) filters: u64,
+}
+
+impl KeptBack {
+    /// Whether nobody is to get it any more, and nobody misses it.
+    fn is_deleted(&self) -> bool {
+        // What a person puts back has no place that can be lost.
+        self.kept == Kept::ForGood || (self.kept == Kept::Lost && self.waiting.fresh)
+    }
+}
+
+/// For whom a waiting event is kept back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Requests with these filters, and no other that is known.
+    Here,
+    /// These; others of the same name and version that ask for other events would get it.
+    Elsewhere,
+    /// It could not be read this time.
+    Unread,
+    /// No request will ever get it: a person or its source wanted it gone.
+    ForGood,
+    /// No request will ever get it: its record has gone, whatever the reason.
+    Lost,
 }
 
 /// Why a change could not be planned.
@@ -593,4 +615,7 @@ pub(crate) enum PlanError {
     /// The topic of dead letters cannot be made.
     #[error("the topic of dead letters cannot be made: {0}")]
     Topic(#[from] CreateTopicError),
+    /// It could not be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
 }

@@ -17,6 +17,7 @@ mod state;
 
 use std::sync::Arc;
 
+use azulite_storage::Done;
 use azulite_storage::index::IndexError;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,10 +26,10 @@ use super::Dispatcher;
 use super::model::{self, Author, BinaryEvent, Event, EventOf, StatusEntity, StatusEvent, Text, Timestamp};
 use super::pipeline::ClosedTask;
 use super::publish;
-use crate::broker::{AppendError, LogStore, Value};
+use crate::broker::{Append, AppendError, LogStore, Value};
 
 pub use attempt::Attempt;
-pub(super) use closing::{Ended, Ending, KeptBack};
+pub(super) use closing::{Ended, Ending, Kept, KeptBack};
 pub(super) use handout::{From, HandedOut, NewLease};
 pub use ledger::{Balance, balances};
 pub use policy::{Policies, Policy};
@@ -41,6 +42,8 @@ use rows::PAGE;
 
 /// Leases that one look ends at most; the next look goes on.
 const LOST_AT_ONCE: usize = 10_000;
+/// Bytes of stored events of which one commit makes dead letters, about: each is read, and written twice.
+const LETTERS_BYTES: usize = 16 << 20;
 /// What upstream's dashboards call the process that looks for lost tasks.
 const FINISHED_ORIGIN: &str = "lost-tasks";
 /// How dashboards call a task that a status has closed; upstream counts the tries.
@@ -50,7 +53,15 @@ const LOST: &str = "error-network";
 
 impl Work {
     /// What an event that is about to be handed out is to its consumer; `None` when it is no binary.
-    pub(super) fn of<T: Text>(event: EventOf<T>, name: &str, version: &str, place: Option<Place>) -> Option<Self> {
+    ///
+    /// `stored` is its record; with `whole` that is kept, because the topic may forget it sooner.
+    pub(super) fn of<T: Text>(
+        event: EventOf<T>,
+        (name, version): (&str, &str),
+        place: Place,
+        stored: &Bytes,
+        whole: bool,
+    ) -> Option<Self> {
         let EventOf::Binary(mut binary) = event else { return None };
         // As statuses carry it, without what a redelivery sets.
         binary.entity.features.clear();
@@ -63,8 +74,10 @@ impl Work {
             kafka_key: binary.kafka_key.to_string(),
             sha256: binary.entity.sha256.to_string(),
             attempt: 0,
-            place,
-            event: model::encode_avro(&EventOf::Binary(binary)).into(),
+            place: Some(place),
+            whole,
+            bytes: u32::try_from(stored.len()).unwrap_or(u32::MAX),
+            event: if whole { stored.clone() } else { model::encode_avro(&EventOf::Binary(binary)).into() },
         })
     }
 }
@@ -176,6 +189,7 @@ impl Leases {
             attempt: 0,
             place: None,
             event: model::encode_avro(&Event::Binary(Box::new(event))).into(),
+            ..Work::default()
         };
         let key = work.job_key();
         let due_ms = if expedite { 0 } else { now_ms };
@@ -241,14 +255,26 @@ impl Dispatcher {
         Ok((edit.finish(), found))
     }
 
+    /// Commits a change in the order of deliveries. Blocks for it.
     fn commit_plan(&self, plan: Plan) -> Result<(), AppendError> {
-        let (log, (sender, receiver)) = (self.broker.log().as_ref(), std::sync::mpsc::sync_channel(1));
-        self.leases.queue(log, vec![plan], |values, settle| {
+        let log = self.broker.log().as_ref();
+        self.commit_with(plan, |values, done| log.queue_kv(values, done))
+    }
+
+    /// Commits a change in the order of statuses, with its records. Blocks for it.
+    fn commit_closing(&self, plan: Plan, appends: Vec<Append>) -> Result<(), AppendError> {
+        let log = self.broker.log().as_ref();
+        self.commit_with(plan, |values, done| log.append_with(self.leases.lane(), appends, values, done))
+    }
+
+    fn commit_with(&self, plan: Plan, push: impl FnOnce(Vec<Value>, Done)) -> Result<(), AppendError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.leases.queue(self.broker.log().as_ref(), vec![plan], |values, settle| {
             let done = move |outcome: Result<_, _>| {
                 settle.tell(outcome.is_ok());
                 drop(sender.send(outcome.map(drop)));
             };
-            log.queue_kv(values, Box::new(done));
+            push(values, Box::new(done));
         });
         receiver.recv().unwrap_or(Err(AppendError::Closed))
     }
@@ -342,8 +368,8 @@ impl Dispatcher {
     fn lost_page(&self, ends: &Ends, after: Option<&[u8]>, now_ms: i64) -> Result<LostPage, closing::PlanError> {
         let log = self.broker.log().as_ref();
         let rows = log.kv_page(rows::LEASE, after, PAGE)?;
-        let next = rows.last().filter(|_| rows.len() >= PAGE).map(|(key, _)| key.to_vec());
-        let (mut lost, mut open) = (Vec::new(), 0);
+        let mut next = rows.last().filter(|_| rows.len() >= PAGE).map(|(key, _)| key.to_vec());
+        let (mut lost, mut ahead, mut open, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
         for (key, _) in &rows {
             let Some(lease) = self.leases.row(log, key)?.and_then(|bytes| Lease::read(key, &bytes)) else { continue };
             let gone = lease.life.is_some_and(|life| life != self.leases.life);
@@ -351,12 +377,21 @@ impl Dispatcher {
             let silent_ms = lease.heard_ms.saturating_add(self.leases.policies.of(&lease.work.name).lease_ms);
             let until_ms = if lease.until_ms == 0 { silent_ms } else { lease.until_ms.min(silent_ms) };
             if gone || ends.contains(&lease, until_ms) {
+                bytes += lease.work.event_bytes();
                 lost.push((lease, gone));
+                if bytes >= LETTERS_BYTES {
+                    next = Some(key.to_vec());
+                    break;
+                }
+            } else if lease.heard_ms > now_ms.saturating_add(state::CLOCK_SLACK_MS) {
+                open += 1;
+                ahead.push(key);
             } else {
                 open += 1;
                 self.leases.ends_at(until_ms);
             }
         }
+        self.set_back(ahead.into_iter().map(AsRef::as_ref), now_ms)?;
         let tasks: Vec<ClosedTask> = lost.iter().map(|(lease, _)| closed_by_silence(lease)).collect();
         let crashed = lost.iter().map(|(_, crashed)| *crashed);
         let closings: Vec<_> =
@@ -364,6 +399,17 @@ impl Dispatcher {
         let ending = self.plan_closings(&closings, now_ms)?;
         let lost = lost.into_iter().map(|(lease, _)| lease).collect();
         Ok(LostPage { lost, ending, open, next })
+    }
+
+    /// Leases that were made or heard of under a clock that was ahead begin now. Not waited for.
+    fn set_back<'a>(&self, keys: impl Iterator<Item = &'a [u8]>, now_ms: i64) -> Result<(), IndexError> {
+        let mut edit = self.leases.edit(self.broker.log().as_ref(), true);
+        for key in keys {
+            let Some(lease) = edit.get(key)?.and_then(|bytes| Lease::read(key, &bytes)) else { continue };
+            edit.put_lease(&lease.heard_at(self.leases.policies.of(&lease.work.name), now_ms));
+        }
+        self.queue_early(edit.finish());
+        Ok(())
     }
 
     async fn end_lost(self: &Arc<Self>, page: LostPage, (now_ms, by_hand): (i64, bool)) -> Result<u64, String> {
@@ -406,5 +452,7 @@ struct LostPage {
     next: Option<Vec<u8>>,
 }
 
+#[cfg(test)]
+mod never_lost;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@ impl Default for Policy {
 /// The delay differs from the configured one by at most one part in so many, so that what failed together does not all
 /// come back together.
 const JITTER_PART: i64 = 10;
+/// The least that an event waits that filters kept back.
+const LEAST_HELD_MS: i64 = 1000;
 
 impl Policy {
     /// The time from the end of failed run `attempts` (the first is 1) to the next; `random` moves it by up to a tenth.
@@ -49,6 +51,17 @@ impl Policy {
         let range = delay / JITTER_PART;
         let off = i64::try_from(random % (u64::try_from(range).unwrap_or(0) * 2 + 1)).unwrap_or(0) - range;
         delay.saturating_add(off)
+    }
+
+    /// How long an event waits that filters kept back.
+    pub(super) fn held_ms(&self) -> i64 {
+        self.retry_delay_ms.min(self.retry_delay_max_ms).max(LEAST_HELD_MS)
+    }
+
+    /// No event waits longer. One that is due later was written down under another clock or other rules.
+    pub(super) fn longest_wait_ms(&self) -> i64 {
+        let longest = self.retry_delay_max_ms.max(LEAST_HELD_MS);
+        longest.saturating_add(longest / JITTER_PART)
     }
 }
 
@@ -69,6 +82,11 @@ impl Policies {
     /// That of the consumer `name`.
     pub fn of(&self, name: &str) -> &Policy {
         self.by_name.get(name).unwrap_or(&self.common)
+    }
+
+    /// The longest lease that nobody is heard of under.
+    pub(super) fn longest_lease_ms(&self) -> i64 {
+        self.by_name.values().map(|policy| policy.lease_ms).fold(self.common.lease_ms, i64::max)
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::model::{self, BinaryEvent, Event, Model};
 use super::attempt::Attempt;
+use super::policy::Policy;
 use crate::broker::{LogStore, Value};
 
 pub(super) const LEASE: &[u8] = b"task\0";
@@ -51,19 +52,34 @@ pub struct Work {
     pub sha256: String,
     /// Failed runs before this one.
     pub attempt: u32,
-    /// Where the event lies; `None` when it is kept here.
+    /// Where the event lies; `None` when only this row has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
-    /// The event, Avro: as statuses carry it when it has a place, else whole.
+    /// It is kept here whole although it has a place, whose topic may forget it sooner than it is done with.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) whole: bool,
+    /// Bytes of the stored event; 0 in rows from before that was noted.
+    pub(super) bytes: u32,
+    /// The event, Avro: whole, or as statuses carry it when it lies elsewhere.
     #[serde(skip)]
     pub(super) event: Bytes,
 }
 
 impl Work {
     /// The event as it is kept here.
-    pub(super) fn kept_event(&self) -> Option<BinaryEvent> {
+    pub(crate) fn kept_event(&self) -> Option<BinaryEvent> {
         let Ok(Event::Binary(binary)) = model::decode_avro(Model::Binary, &self.event) else { return None };
         Some(*binary)
+    }
+
+    /// Whether this row is all that is needed to run the event again.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole || self.place.is_none()
+    }
+
+    /// Bytes of the event, about.
+    pub(super) fn event_bytes(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX).max(self.event.len())
     }
 
     /// Where the attempts are counted.
@@ -109,6 +125,13 @@ impl Lease {
     pub(super) fn put(&self) -> Value {
         (lease_key(&self.id), Some(write(self, &self.work.event)))
     }
+
+    /// With its consumer heard of now. One from a clock that was ahead begins now.
+    pub(super) fn heard_at(&self, policy: &Policy, now_ms: i64) -> Self {
+        let since_ms = self.since_ms.min(now_ms);
+        let until_ms = now_ms.saturating_add(policy.lease_ms).min(since_ms.saturating_add(policy.lease_max_ms));
+        Self { since_ms, heard_ms: now_ms, until_ms, ..self.clone() }
+    }
 }
 
 /// One event that waits for its next run.
@@ -131,6 +154,14 @@ pub struct Waiting {
     /// The filter that kept it back last.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub held_by: String,
+    /// Requests with these filters kept it back: it is due for all others, for them only a while later. 0 is nobody.
+    #[serde(default, skip_serializing_if = "is_nobody")]
+    pub(super) not_for: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_nobody(filters: &u64) -> bool {
+    *filters == 0
 }
 
 impl Waiting {
@@ -138,7 +169,7 @@ impl Waiting {
     pub(super) fn new(work: Work, due_ms: i64, unique: &str) -> Self {
         let mut key = waiting_prefix(&work.name, &work.version);
         key.extend_from_slice(format!("{:016x}\0{}\0{unique}", due_ms.max(0), work.kafka_key).as_bytes());
-        Self { key, work, due_ms, fresh: false, held: 0, held_by: String::new() }
+        Self { key, work, due_ms, fresh: false, held: 0, held_by: String::new(), not_for: 0 }
     }
 
     pub(super) fn read(key: &[u8], bytes: &Bytes) -> Option<Self> {
@@ -239,8 +270,8 @@ pub(super) fn each_count(
     })
 }
 
-/// Rows read at once.
-pub(super) const PAGE: usize = 256;
+/// Rows read at once: some have whole events in them.
+pub(super) const PAGE: usize = 64;
 
 /// Hands over every row whose key begins with `prefix`, in order. False from `take` ends it.
 pub(super) fn each_row(
@@ -268,6 +299,21 @@ pub(super) fn job_prefix(kafka_key: &str) -> Vec<u8> {
 
 pub(super) fn waiting_prefix(name: &str, version: &str) -> Vec<u8> {
     [WAITING, consumer_key(name, version).as_bytes()].concat()
+}
+
+/// Where the rows of those begin that wait until after `due_ms`.
+pub(super) fn waiting_after(name: &str, version: &str, due_ms: i64) -> Vec<u8> {
+    [waiting_prefix(name, version), format!("{:016x}\u{10ffff}", due_ms.max(0)).into_bytes()].concat()
+}
+
+/// Whose row of a waiting event that is; `None` for rows of other kinds.
+pub(super) fn waits_for(key: &[u8]) -> Option<(String, String)> {
+    let text = std::str::from_utf8(key.strip_prefix(WAITING)?).ok()?;
+    let name_len = usize::from_str_radix(text.get(..6)?, 16).ok()?;
+    let version_len = usize::from_str_radix(text.get(6..12)?, 16).ok()?;
+    let rest = text.get(12..)?;
+    let (name, rest) = rest.split_at_checked(name_len)?;
+    Some((name.to_owned(), rest.get(..version_len)?.to_owned()))
 }
 
 /// A name and a version, told from every other pair.

@@ -13,7 +13,7 @@ use azulite_storage::index::IndexError;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::policy::Policies;
+use super::policy::{Policies, Policy};
 use super::rows::{self, Ended, Lease, TakenIn, Waiting, each_row};
 use crate::broker::{Lane, LogStore, Value};
 use crate::metrics::Metrics;
@@ -22,6 +22,11 @@ use crate::metrics::Metrics;
 const MOST_CONSUMERS: usize = 10_000;
 /// Rows of waiting events that one look takes at most.
 const MOST_TAKEN: usize = 256;
+/// Rows of others that one look goes past at most; those behind them are seen when these are due.
+const MOST_PASSED: usize = 1024;
+
+/// How far a time may lie ahead of the clock before the clock was set back for sure.
+pub(super) const CLOCK_SLACK_MS: i64 = 60_000;
 
 /// How often it is looked whether a status about the same lease is stored, and how long is waited in between.
 const CLOSING_LOOKS: u32 = 400;
@@ -49,6 +54,8 @@ struct Tally {
     waiting: i64,
     /// No event that waits is due before.
     next_due_ms: i64,
+    /// There may be some that are due, though not for whoever looked last.
+    not_for_all: bool,
     wake: watch::Sender<()>,
 }
 
@@ -62,7 +69,7 @@ impl Tally {
 
     fn new(taken: TakenIn, ended: Ended) -> Self {
         // Whoever asks first looks at the rows.
-        Self { taken, ended, leases: 0, waiting: 0, next_due_ms: 0, wake: watch::Sender::new(()) }
+        Self { taken, ended, leases: 0, waiting: 0, next_due_ms: 0, not_for_all: false, wake: watch::Sender::new(()) }
     }
 
     fn add(&mut self, delta: &Delta, sign: i64) {
@@ -76,7 +83,17 @@ impl Tally {
     }
 
     fn is_idle(&self) -> bool {
-        self.leases == 0 && self.waiting == 0 && self.next_due_ms == i64::MAX && self.wake.receiver_count() == 0
+        let nothing_waits = self.next_due_ms == i64::MAX && !self.not_for_all;
+        self.leases == 0 && self.waiting == 0 && nothing_waits && self.wake.receiver_count() == 0
+    }
+
+    /// In how many milliseconds an event may be due; not positive when one may be now, `i64::MAX` when none waits.
+    fn due_in_ms(&self, policy: &Policy, now_ms: i64) -> i64 {
+        match self.next_due_ms {
+            i64::MAX => i64::MAX,
+            due_ms if due_ms > now_ms.saturating_add(policy.longest_wait_ms()) => 0,
+            due_ms => due_ms.saturating_sub(now_ms),
+        }
     }
 }
 
@@ -288,9 +305,18 @@ impl Leases {
         self.lock().tally(log, &(name.to_owned(), version.to_owned())).wake.subscribe()
     }
 
-    /// No event that waits for its next run by that consumer is due before; `i64::MAX` when there is none.
-    pub(crate) fn next_due_ms(&self, log: &dyn LogStore, name: &str, version: &str) -> i64 {
-        self.lock().tally(log, &(name.to_owned(), version.to_owned())).next_due_ms
+    /// In how many milliseconds an event that waits for its next run by that consumer may be due for everybody; not positive
+    /// when one may be now, `i64::MAX` when none waits.
+    pub(crate) fn due_in_ms(&self, log: &dyn LogStore, (name, version): (&str, &str), now_ms: i64) -> i64 {
+        let who = (name.to_owned(), version.to_owned());
+        self.lock().tally(log, &who).due_in_ms(self.policies.of(name), now_ms)
+    }
+
+    /// Whether an event may be due for some request of that consumer.
+    pub(crate) fn may_be_due(&self, log: &dyn LogStore, (name, version): (&str, &str), now_ms: i64) -> bool {
+        let (who, mut state) = ((name.to_owned(), version.to_owned()), self.lock());
+        let tally = state.tally(log, &who);
+        tally.not_for_all || tally.due_in_ms(self.policies.of(name), now_ms) <= 0
     }
 
     /// Whoever waits for events of that consumer looks again.
@@ -305,6 +331,13 @@ impl Leases {
     /// No lease ends before.
     pub(crate) fn next_end_ms(&self) -> i64 {
         self.lock().next_end_ms
+    }
+
+    /// Whether a lease may have ended, or may say that it ends later than any can: then a clock was set back.
+    pub(crate) fn may_have_ended(&self, now_ms: i64) -> bool {
+        let next_end_ms = self.next_end_ms();
+        let last_ms = now_ms.saturating_add(self.policies.longest_lease_ms()).saturating_add(CLOCK_SLACK_MS);
+        next_end_ms <= now_ms || (last_ms < next_end_ms && next_end_ms < i64::MAX)
     }
 
     /// What a look at all leases found; ends that came up meanwhile count too.
@@ -351,49 +384,36 @@ impl Leases {
         Ok(ids)
     }
 
-    /// Takes events of a consumer that are due: what waited longest first, up to `count`. They are given back when the
-    /// second part is dropped.
+    /// Takes events of a consumer that are due for a request with these filters: what waited longest first, up to `count`.
+    /// They are given back when the second part is dropped.
     pub(crate) fn take_due(
         self: &Arc<Self>,
         log: &dyn LogStore,
-        (name, version): (&str, &str),
+        (name, version, filters): (&str, &str, u64),
         now_ms: i64,
         count: usize,
     ) -> Result<(Vec<Waiting>, Due), IndexError> {
         let who = (name.to_owned(), version.to_owned());
         let mut due = Due { leases: self.clone(), who: who.clone(), keys: Vec::new() };
-        let mut taken: Vec<Waiting> = Vec::new();
+        let policy = self.policies.of(name);
         let mut state = self.lock();
-        if state.tally(log, &who).next_due_ms > now_ms {
-            return Ok((taken, due));
+        let tally = state.tally(log, &who);
+        if !tally.not_for_all && tally.due_in_ms(policy, now_ms) > 0 {
+            return Ok((Vec::new(), due));
         }
-        let prefix = rows::waiting_prefix(name, version);
-        let count = count.min(MOST_TAKEN);
-        let mut next_due_ms = i64::MAX;
-        for (key, value) in state.early_rows(&prefix) {
-            next_due_ms = next_due_ms.min(take(&mut taken, (key, value), now_ms, count));
+        let mut look = Look::new(policy, filters, now_ms, count.min(MOST_TAKEN));
+        for (key, value) in state.early_rows(&rows::waiting_prefix(name, version)) {
+            look.at(&key, &value);
         }
-        let mut after: Option<Vec<u8>> = None;
-        // Rows may be whole events: no more are read than are wanted, but for those that somebody else has.
-        let page = count.saturating_add(1).saturating_add(state.handed.len()).min(rows::PAGE);
-        'pages: loop {
-            let rows = log.kv_page(&prefix, after.as_deref(), page)?;
-            for (key, value) in &rows {
-                if state.handed.contains(key.as_ref()) || state.pending.contains_key(key.as_ref()) {
-                    continue;
-                }
-                let due_ms = take(&mut taken, (key.to_vec(), value.clone()), now_ms, count);
-                if due_ms < i64::MAX {
-                    next_due_ms = next_due_ms.min(due_ms);
-                    break 'pages;
-                }
-            }
-            match rows.last() {
-                Some((key, _)) if rows.len() >= page => after = Some(key.to_vec()),
-                _ => break,
+        // Behind those that wait as they should there may be some from a clock that was ahead.
+        for begin in [None, Some(rows::waiting_after(name, version, look.latest_ms))] {
+            if look.is_full() || state.look_from(log, (name, version), begin, &mut look)? {
+                break;
             }
         }
-        state.tally(log, &who).next_due_ms = next_due_ms;
+        let Look { taken, next_due_ms, passed, .. } = look;
+        let tally = state.tally(log, &who);
+        (tally.next_due_ms, tally.not_for_all) = (next_due_ms, passed > 0);
         due.keys = taken.iter().map(|waiting| waiting.key.clone()).collect();
         state.handed.extend(due.keys.iter().cloned());
         Ok((taken, due))
@@ -406,15 +426,49 @@ impl Leases {
     }
 }
 
-/// Takes a row when it is due and there is room; else says when it is due.
-fn take(taken: &mut Vec<Waiting>, (key, value): (Vec<u8>, Bytes), now_ms: i64, count: usize) -> i64 {
-    let Some(waiting) = Waiting::read(&key, &value) else { return i64::MAX };
-    let due_ms = waiting.due_ms;
-    if due_ms > now_ms || taken.len() >= count {
-        return due_ms;
+/// A look at events that wait, for one request.
+struct Look {
+    filters: u64,
+    now_ms: i64,
+    /// What is due later is due now: no event waits so long.
+    latest_ms: i64,
+    held_ms: i64,
+    count: usize,
+    taken: Vec<Waiting>,
+    /// When the first of the others is due.
+    next_due_ms: i64,
+    /// Rows that are due, but not for this request.
+    passed: usize,
+}
+
+impl Look {
+    fn new(policy: &Policy, filters: u64, now_ms: i64, count: usize) -> Self {
+        let (latest_ms, held_ms) = (now_ms.saturating_add(policy.longest_wait_ms()), policy.held_ms());
+        Self { filters, now_ms, latest_ms, held_ms, count, taken: Vec::new(), next_due_ms: i64::MAX, passed: 0 }
     }
-    taken.push(waiting);
-    i64::MAX
+
+    fn is_full(&self) -> bool {
+        self.taken.len() >= self.count || self.passed >= MOST_PASSED
+    }
+
+    /// Takes a row when it is due and there is room. True when none behind it is to be looked at.
+    fn at(&mut self, key: &[u8], value: &Bytes) -> bool {
+        let Some(waiting) = Waiting::read(key, value) else { return false };
+        let is_due = |due_ms: i64| due_ms <= self.now_ms || due_ms > self.latest_ms;
+        let for_us_ms = waiting.due_ms.saturating_add(self.held_ms);
+        let is_passed = waiting.not_for != 0 && waiting.not_for == self.filters && !is_due(for_us_ms);
+        if is_passed && is_due(waiting.due_ms) {
+            self.passed += 1;
+            self.next_due_ms = self.next_due_ms.min(for_us_ms);
+            return self.is_full();
+        }
+        if !is_due(waiting.due_ms) || self.is_full() {
+            self.next_due_ms = self.next_due_ms.min(waiting.due_ms);
+            return true;
+        }
+        self.taken.push(waiting);
+        false
+    }
 }
 
 fn whole(tally: &Tally) -> Delta {
@@ -458,6 +512,43 @@ impl State {
         }
     }
 
+    /// Looks at rows of waiting events in order of time, from there on; true when all were seen.
+    fn look_from(
+        &self,
+        log: &dyn LogStore,
+        (name, version): (&str, &str),
+        begin: Option<Vec<u8>>,
+        look: &mut Look,
+    ) -> Result<bool, IndexError> {
+        let (prefix, mut after) = (rows::waiting_prefix(name, version), begin);
+        // Rows may be whole events: no more are read than are wanted, but for those that somebody else has.
+        let page = look.count.saturating_add(1).saturating_add(self.handed.len()).min(rows::PAGE);
+        loop {
+            let rows = log.kv_page(&prefix, after.as_deref(), page)?;
+            for (key, value) in &rows {
+                let elsewhere = self.handed.contains(key.as_ref()) || self.pending.contains_key(key.as_ref());
+                if !elsewhere && look.at(key, value) {
+                    return Ok(false);
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() >= page => after = Some(key.to_vec()),
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    /// What these rows are about is looked at anew: somebody may have looked while they were to be others.
+    fn look_anew(&mut self, keys: &[Vec<u8>]) {
+        for who in keys.iter().filter_map(|key| rows::waits_for(key)) {
+            if let Some(tally) = self.tallies.get_mut(&who) {
+                tally.next_due_ms = 0;
+                tally.wake.send_replace(());
+            }
+        }
+        self.next_end_ms = i64::MIN;
+    }
+
     fn is_due_at(&mut self, due: &[(Who, i64)]) {
         for (who, due_ms) in due {
             if let Some(tally) = self.tallies.get_mut(who) {
@@ -483,11 +574,10 @@ impl State {
         for (who, delta) in &deltas {
             if let Some(tally) = self.tallies.get_mut(who) {
                 tally.add(delta, -1);
-                tally.next_due_ms = 0;
             }
             show(metrics, &who.0, delta, -1);
         }
-        self.next_end_ms = i64::MIN;
+        self.look_anew(&keys);
     }
 
     fn forget(&mut self, plan: u64, keys: &[Vec<u8>]) {
@@ -600,7 +690,9 @@ impl Drop for Plan {
     fn drop(&mut self) {
         if !self.queued && !self.keys.is_empty() {
             let keys = std::mem::take(&mut self.keys);
-            self.leases.lock().forget(self.number, &keys);
+            let mut state = self.leases.lock();
+            state.forget(self.number, &keys);
+            state.look_anew(&keys);
         }
     }
 }

@@ -26,13 +26,13 @@ async fn look(world: &World) -> Looked {
     world.dispatcher().look_for_lost_tasks(&ends, world.now_ms()).await.unwrap()
 }
 
-async fn one_task(world: &World) -> Value {
+pub(super) async fn one_task(world: &World) -> Value {
     world.put('a').await;
     let got = world.get(ACTIVE, CARVER).await;
     got.events[0].clone()
 }
 
-fn counted(world: &World, origin: &str) -> u64 {
+pub(super) fn counted(world: &World, origin: &str) -> u64 {
     world.dispatcher().metrics.tracking_control.at([origin]).get()
 }
 
@@ -217,7 +217,7 @@ async fn more_tasks_than_a_page_are_all_found() {
 }
 
 /// The ledger holds, and is what is counted in memory.
-fn check(world: &World) -> Vec<Balance> {
+pub(super) fn check(world: &World) -> Vec<Balance> {
     open(world);
     let leases = world.dispatcher().leases();
     let balances = balances(world.dispatcher().broker().log().as_ref()).unwrap();
@@ -233,18 +233,18 @@ fn check(world: &World) -> Vec<Balance> {
     balances
 }
 
-fn of(balances: &[Balance], name: &str) -> [u64; 6] {
+pub(super) fn of(balances: &[Balance], name: &str) -> [u64; 6] {
     let balance = balances.iter().find(|balance| balance.name == name).cloned().unwrap_or_default();
     let Balance { taken_in, finished, dead, deleted, leases, waiting, .. } = balance;
     [taken_in, finished, dead, deleted, leases, waiting]
 }
 
-async fn dead(world: &World) -> usize {
+pub(super) async fn dead(world: &World) -> usize {
     let topic = world.dispatcher().broker().log().topic(&world.dispatcher().dead_topic());
     topic.map_or(0, |topic| topic.partitions.iter().map(|p| usize::try_from(p.offsets().high_watermark).unwrap()).sum())
 }
 
-async fn fail(world: &World, task: &Value, word: &str) {
+pub(super) async fn fail(world: &World, task: &Value, word: &str) {
     world.post("model=status", &status(task, word)).await.unwrap();
 }
 
