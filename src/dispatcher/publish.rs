@@ -9,7 +9,7 @@ use super::answer::{self, Failure};
 use super::batches::Batches;
 use super::hub::{PostAnswer, PostError, PostRequest};
 use super::inserts;
-use super::leases::{Ended, Ending, FINISHED, Plan};
+use super::leases::{Ended, Ending, FINISHED, LETTERS_BYTES, Plan};
 use super::model::{self, BodyError, Element, Event, Model, Timestamp};
 use super::params::PostParams;
 use super::pipeline::{Outgoing, Pipeline, Produced};
@@ -77,7 +77,8 @@ impl Prepared {
 /// Publishes one request.
 ///
 /// # Durability
-/// `Ok` only after everything is durable; all events that can be published are in one commit.
+/// `Ok` only after everything is durable; all events that can be published are in one commit, but for statuses that make
+/// many megabytes of dead letters: each of those is, with its letter.
 pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> Result<PostAnswer, PostError> {
     let params = PostParams::parse(&request.query);
     let dispatcher = begin(dispatcher, params.pause_plugins).await;
@@ -101,17 +102,80 @@ async fn run_to_end(
     request: PostRequest,
 ) -> Result<(Prepared, Result<(), PostError>), PostError> {
     let started = Instant::now();
-    let prepare = {
-        let dispatcher = dispatcher.clone();
-        move || prepare(&dispatcher, model, &params, &request)
-    };
-    let mut prepared = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
+    let (this, user_agent, include_ok) = (dispatcher.clone(), request.user_agent.clone(), params.include_ok);
+    let prepare = move || prepare(&this, model, &params, &request);
+    let (first, rest) = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)??;
     dispatcher.metrics.produce_duration.observe(["transform"], started.elapsed());
-    let stored = store(&dispatcher, std::slice::from_mut(&mut prepared)).await;
+    let mut parts = Parts::default();
+    let mut stored = parts.store(&dispatcher, first).await;
+    for events in rest {
+        if stored.is_err() {
+            break;
+        }
+        let (this, user_agent) = (dispatcher.clone(), user_agent.clone());
+        let prepare = move || run_and_list(&this, model, events, Vec::new(), (&user_agent, include_ok));
+        let part = tokio::task::spawn_blocking(prepare).await.map_err(|_| PostError::Stopping)?;
+        stored = parts.store(&dispatcher, part).await;
+    }
     if matches!(model, Model::Delete | Model::Insert) {
         follow(&dispatcher).await;
     }
-    Ok((prepared, stored))
+    stored.and_then(|()| parts.finish())
+}
+
+/// One part of a request: how many events it had, and what came of them.
+type Part = (usize, Result<Prepared, PostError>);
+
+/// What became of the parts of a request, hardly ever more than one.
+#[derive(Default)]
+struct Parts {
+    /// Of which something could be stored.
+    joined: Option<Prepared>,
+    /// Events of parts of which nothing was left.
+    left_out: usize,
+    nothing_left: Option<PostError>,
+    /// Stored, all, and why the others were not.
+    refused: (u64, u64, Vec<String>),
+}
+
+impl Parts {
+    async fn store(&mut self, dispatcher: &Dispatcher, (events, part): Part) -> Result<(), PostError> {
+        let mut part = match part {
+            Ok(part) => part,
+            Err(nothing @ (PostError::AgedOff | PostError::NothingLeft { .. })) => {
+                self.left_out += events;
+                self.nothing_left.get_or_insert(nothing);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let (count, total) = (part.stored, u64::try_from(part.total).unwrap_or(u64::MAX));
+        let errors = match store(dispatcher, std::slice::from_mut(&mut part)).await {
+            Ok(()) => Vec::new(),
+            Err(PostError::Publish { errors, .. }) => errors,
+            Err(error) => return Err(error),
+        };
+        self.refused.0 += count;
+        self.refused.1 += total;
+        self.refused.2.extend(errors);
+        match &mut self.joined {
+            Some(joined) => {
+                joined.total_ok += part.total_ok;
+                joined.failures.append(&mut part.failures);
+                joined.ok.append(&mut part.ok);
+            }
+            None => self.joined = Some(part),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Prepared, Result<(), PostError>), PostError> {
+        let Self { joined, left_out, nothing_left, refused: (stored, total, errors), .. } = self;
+        let Some(mut joined) = joined else { return Err(nothing_left.unwrap_or(PostError::EmptyBody)) };
+        joined.total_ok += left_out;
+        let outcome = if errors.is_empty() { Ok(()) } else { Err(PostError::Publish { stored, total, errors }) };
+        Ok((joined, outcome))
+    }
 }
 
 /// What was just stored is known to the filters before the answer. A failure shows again at their next use.
@@ -259,12 +323,13 @@ fn stored(dispatcher: &Dispatcher, prepared: &mut Prepared) -> Result<(), PostEr
     Ok(())
 }
 
+/// The first part of a request, ready to be stored, and the events of the others, if it is one of many.
 fn prepare(
     dispatcher: &Dispatcher,
     model: Model,
     params: &PostParams,
     request: &PostRequest,
-) -> Result<Prepared, PostError> {
+) -> Result<(Part, Vec<Vec<Event>>), PostError> {
     let PostRequest { body, user_agent, .. } = request;
     let decoded = match params.avro {
         true => model::decode_body_avro(model, body),
@@ -284,12 +349,49 @@ fn prepare(
             Err(invalid) => failures.push(Failure { event: raw, error: format!("innerNewMsgInFlight {invalid}") }),
         }
     }
-    let mut prepared = run(dispatcher, model, events, failures, user_agent)?;
-    if params.include_ok {
-        let own = prepared.produced.events.iter().filter(|outgoing| outgoing.from_client);
-        prepared.ok = own.map(|outgoing| model::to_json(&outgoing.event)).collect();
+    let mut parts = parts(dispatcher, events).into_iter();
+    let first = parts.next().unwrap_or_default();
+    let part = run_and_list(dispatcher, model, first, failures, (user_agent, params.include_ok));
+    Ok((part, parts.collect()))
+}
+
+/// Statuses that make more dead letters than one commit is to hold come in several, each event and its status in one of
+/// them. There is always a part, and nearly always only one.
+fn parts(dispatcher: &Dispatcher, events: Vec<Event>) -> Vec<Vec<Event>> {
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+    for event in events {
+        if let Event::Status(status) = &event {
+            let entity = &status.entity;
+            let own = dispatcher.letter_bytes(&entity.status, &entity.input.dequeued, &entity.input.kafka_key);
+            if bytes + own > LETTERS_BYTES && !part.is_empty() {
+                parts.push(std::mem::take(&mut part));
+                bytes = 0;
+            }
+            bytes += own;
+        }
+        part.push(event);
     }
-    Ok(prepared)
+    parts.push(part);
+    parts
+}
+
+/// [`run`], with the client's events as they are stored if it wants to see them.
+fn run_and_list(
+    dispatcher: &Dispatcher,
+    model: Model,
+    events: Vec<Event>,
+    failures: Vec<Failure>,
+    (user_agent, include_ok): (&str, bool),
+) -> Part {
+    let count = events.len();
+    let prepared = run(dispatcher, model, events, failures, user_agent).map(|mut prepared| {
+        if include_ok {
+            let own = prepared.produced.events.iter().filter(|outgoing| outgoing.from_client);
+            prepared.ok = own.map(|outgoing| model::to_json(&outgoing.event)).collect();
+        }
+        prepared
+    });
+    (count, prepared)
 }
 
 /// The stages and the record batches.

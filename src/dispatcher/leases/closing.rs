@@ -373,6 +373,26 @@ impl Dispatcher {
         self.planned(&closings, now_ms)
     }
 
+    /// Bytes of the event that a status ends a run of, when it may become a dead letter by it. Blocks on the index.
+    pub(crate) fn letter_bytes(&self, status: &str, dequeued: &str, kafka_key: &str) -> usize {
+        if dequeued.len() > ID_MAX_BYTES || Outcome::of(status) == Outcome::Finished {
+            return 0;
+        }
+        let log = self.broker.log().as_ref();
+        let row = |key: &[u8]| self.leases.row(log, key).ok().flatten();
+        let work_of = |key: &[u8], bytes: bytes::Bytes| match Lease::read(key, &bytes) {
+            Some(lease) => Some(lease.work),
+            None => Waiting::read(key, &bytes).map(|waiting| waiting.work),
+        };
+        let key = lease_key(dequeued);
+        let work = row(&key).and_then(|bytes| work_of(&key, bytes)).or_else(|| {
+            let jobs = log.kv_page(&job_prefix(kafka_key), None, MOST_JOBS).ok()?;
+            let place = jobs.into_iter().find_map(|(_, bytes)| Job::read(&bytes)?.ended.remove(dequeued))?;
+            row(place.as_bytes()).and_then(|bytes| work_of(place.as_bytes(), bytes))
+        });
+        work.map_or(0, |work| work.event_bytes())
+    }
+
     fn planned(&self, closings: &[Closing<'_>], now_ms: i64) -> Option<Ending> {
         self.plan_closings(closings, now_ms).unwrap_or_else(|error| {
             tracing::warn!(%error, "what statuses say of leases was not noted");

@@ -43,7 +43,7 @@ use rows::PAGE;
 /// Leases that one look ends at most; the next look goes on.
 const LOST_AT_ONCE: usize = 10_000;
 /// Bytes of stored events of which one commit makes dead letters, about: each is read, and written twice.
-const LETTERS_BYTES: usize = 16 << 20;
+pub(super) const LETTERS_BYTES: usize = 16 << 20;
 /// What upstream's dashboards call the process that looks for lost tasks.
 const FINISHED_ORIGIN: &str = "lost-tasks";
 /// How dashboards call a task that a status has closed; upstream counts the tries.
