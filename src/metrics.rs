@@ -4,8 +4,9 @@
 //! streams.md 9. Label values that come from outside are bounded: past [`MAX_SERIES`] distinct label sets of one metric
 //! new ones are counted under `other`.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
@@ -98,6 +99,79 @@ impl EncodeMetric for PlainGauge {
 
     fn metric_type(&self) -> MetricType {
         Self::TYPE
+    }
+}
+
+/// What has become of the events of one consumer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Events handed out for the first time.
+    pub taken_in: i64,
+    /// Those that were completed or opted out of.
+    pub finished: i64,
+    /// Those under way, and those that wait for another run.
+    pub waiting: i64,
+    /// Those that became dead letters.
+    pub dead: i64,
+    /// Those that went before they were finished.
+    pub deleted: i64,
+}
+
+/// An [`Account`] for each consumer, with the labels `consumer` and `state`. A change of one account is one step for
+/// whoever prints them: no page shows half of it.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts(Arc<Mutex<BTreeMap<String, Account>>>);
+
+impl Accounts {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Account>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a change, whose parts may be negative, to the account of one consumer.
+    pub fn add(&self, consumer: &str, change: &Account) {
+        let short = consumer.char_indices().nth(MAX_LABEL_CHARS).and_then(|(end, _)| consumer.get(..end));
+        let consumer = short.unwrap_or(consumer);
+        let mut accounts = self.lock();
+        let known = accounts.len() < MAX_SERIES || accounts.contains_key(consumer);
+        let consumer = if known { consumer } else { "other" };
+        if !accounts.contains_key(consumer) {
+            accounts.insert(consumer.to_owned(), Account::default());
+        }
+        let Some(account) = accounts.get_mut(consumer) else { return };
+        account.taken_in += change.taken_in;
+        account.finished += change.finished;
+        account.waiting += change.waiting;
+        account.dead += change.dead;
+        account.deleted += change.deleted;
+    }
+}
+
+impl TypedMetric for Accounts {
+    const TYPE: MetricType = MetricType::Gauge;
+}
+
+impl EncodeMetric for Accounts {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (consumer, account) in &*self.lock() {
+            for (state, count) in [
+                ("taken_in", account.taken_in),
+                ("finished", account.finished),
+                ("waiting", account.waiting),
+                ("dead", account.dead),
+                ("deleted", account.deleted),
+            ] {
+                encoder.encode_family(&[("consumer", consumer.as_str()), ("state", state)])?.encode_gauge(&count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 }
 
@@ -197,6 +271,12 @@ impl Register {
         metric
     }
 
+    fn accounts(&mut self, name: &'static str, help: &'static str) -> Accounts {
+        let metric = Accounts::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
     fn gauge(&mut self, name: &'static str, help: &'static str) -> PlainGauge {
         let metric = PlainGauge::default();
         self.0.register(name, help, metric.clone());
@@ -288,8 +368,7 @@ metrics! {
     tracking: Gauges<1> = "dispatcher_events_redis_tracking", "Open tasks", gauges(["origin"], 0);
     tracking_control: Counters<1> = "dispatcher_events_redis_tracking_control", "Changes of open tasks",
         counters(["origin"], 0);
-    ledger: Gauges<2> = "azulite_ledger", "Events of active consumers: taken in, and what has become of them",
-        gauges(["consumer", "state"], 1);
+    ledger: Accounts = "azulite_ledger", "Events of active consumers: taken in, and what has become of them", accounts();
     leases: PlainGauge = "azulite_leases", "Events that active consumers work on", gauge();
     lease_expired: PlainCounter = "azulite_lease_expired_total", "Leases that ended without a status", counter();
     retries: Counters<1> = "azulite_retries_total", "Failed runs that another one follows", counters(["consumer"], 1);
@@ -404,4 +483,46 @@ mod tests {
         metrics.events_fetched.add([&"x".repeat(500), "binary"], 1);
         assert_eq!(metrics.events_fetched.at([&"x".repeat(MAX_LABEL_CHARS), "binary"]).get(), 1);
     }
+    #[test]
+    fn an_account_is_shown_whole_and_accounts_are_bounded() {
+        let metrics = Metrics::new();
+        for consumer in 0..MAX_SERIES + 50 {
+            metrics.ledger.add(&consumer.to_string(), &Account { taken_in: 2, waiting: 2, ..Account::default() });
+        }
+        metrics.ledger.add("7", &Account { finished: 1, waiting: -1, ..Account::default() });
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode_registry(&mut page, metrics.registry()).unwrap();
+        let of = |consumer: &str| {
+            let start = format!("azulite_ledger{{consumer=\"{consumer}\",state=");
+            page.lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of("7").join(" "), r#""taken_in"} 2 "finished"} 1 "waiting"} 1 "dead"} 0 "deleted"} 0"#);
+        assert_eq!(of("other").first().map(String::as_str), Some(r#""taken_in"} 100"#));
+    }
+
+    #[test]
+    fn every_scrape_while_jobs_end_is_one_moment() {
+        let metrics = Metrics::new();
+        let (jobs, done) = (20_000, std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..jobs {
+                    metrics.ledger.add("p", &Account { taken_in: 1, waiting: 1, ..Account::default() });
+                    metrics.ledger.add("p", &Account { finished: 1, waiting: -1, ..Account::default() });
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            let mut last = false;
+            while !last {
+                last = done.load(Ordering::SeqCst);
+                let mut page = String::new();
+                prometheus_client::encoding::text::encode_registry(&mut page, metrics.registry()).unwrap();
+                let lines = page.lines().filter(|line| line.starts_with("azulite_ledger{"));
+                let counts: Vec<i64> = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+                let (taken_in, rest) = counts.split_first().unwrap_or((&0, &[]));
+                assert_eq!(*taken_in, rest.iter().sum::<i64>(), "{counts:?}");
+            }
+        });
+    }
+
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::policy::{Policies, Policy};
 use super::rows::{self, Ended, Lease, TakenIn, Waiting, each_row};
 use crate::broker::{Lane, LogStore, Value};
-use crate::metrics::Metrics;
+use crate::metrics::{Account, Metrics};
 
 /// Consumers whose counts are kept in memory; past it those without open work leave, and are read again when used.
 const MOST_CONSUMERS: usize = 10_000;
@@ -484,16 +484,14 @@ fn whole(tally: &Tally) -> Delta {
 }
 
 fn show(metrics: &Metrics, name: &str, delta: &Delta, sign: i64) {
-    let states = [
-        ("taken_in", delta.taken_in),
-        ("finished", delta.finished),
-        ("waiting", delta.leases + delta.waiting),
-        ("dead", delta.dead),
-        ("deleted", delta.deleted),
-    ];
-    for (state, n) in states.into_iter().filter(|(_, n)| *n != 0) {
-        metrics.ledger.at([name, state]).add(n * sign);
-    }
+    let change = Account {
+        taken_in: delta.taken_in * sign,
+        finished: delta.finished * sign,
+        waiting: (delta.leases + delta.waiting) * sign,
+        dead: delta.dead * sign,
+        deleted: delta.deleted * sign,
+    };
+    metrics.ledger.add(name, &change);
     metrics.leases.add(delta.leases * sign);
 }
 
