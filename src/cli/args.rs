@@ -216,7 +216,14 @@ pub enum Command {
         given back. SIGHUP reads rules again. `serve` runs the same workers inside, where the configuration says so."
     )]
     Worker(Worker),
-    /// Show how the workers inside the server stand
+    /// Show how workers and all other plugins that take tasks stand
+    #[command(
+        after_help = "For each: where it runs (server, outside), whether it is there, when it was seen last; what waits for it \
+        (QUEUE: events it has not looked at yet, of which its filters may drop some, with those that wait for another run), \
+        what is under way, what ended since the server began, the rate of the last 5 minutes, the middle one of the times \
+        from lease to final status. A version that nobody runs any more is `not seen`; it stays listed while events wait for \
+        it, until `dead bury` makes dead letters of them."
+    )]
     Workers,
     /// Check YARA rules before they are used; list and reload those in use
     #[command(

@@ -9,6 +9,7 @@ use super::args::{Global, RulesCommand, YaraChild};
 use super::exit::Exit;
 use super::output::{self, Refusal, Table};
 use super::target::Target;
+use super::worker::no_server;
 use crate::client::{Client, Payload, encoded};
 use crate::config::Config;
 use crate::workers::start::wanted_rules;
@@ -35,7 +36,7 @@ pub(super) fn run(global: &Global, config: &Config, command: &RulesCommand) -> E
 fn server(config: &Config) -> Result<Client, Refusal> {
     match Target::for_reading(config)? {
         Target::Server(client) => Ok(client),
-        Target::Store(_) => Err(Refusal::failed("no server runs here, so no rules are in use")),
+        Target::Store(_) => Err(Refusal::failed(format!("{}, so no rules are in use", no_server(config)))),
     }
 }
 

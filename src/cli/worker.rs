@@ -1,11 +1,14 @@
 //! `azulite worker yara` and `sandbox`: one worker in a process of its own, against any dispatcher; `azulite workers`:
-//! how those inside a server stand.
+//! how those inside a server stand, and all other plugins that take tasks.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use azulite_storage::clock::now_ms;
+
 use super::args::{Global, Worker, WorkerCommand};
 use super::exit::Exit;
+use super::lost_tasks::age;
 use super::output::{self, Refusal, Table, printable};
 use super::target::Target;
 use super::topics::no_such_api;
@@ -81,46 +84,56 @@ pub(crate) fn tell_reloaded(workers: &Workers) {
     }
 }
 
-/// Prints how the workers inside the server stand.
+/// Prints how the workers inside the server stand, and every other plugin that takes tasks.
 pub(super) fn list(global: &Global, config: &Config) -> Exit {
     output::finish(print_list(global, config, &mut output::stdout()))
 }
 
 fn print_list(global: &Global, config: &Config, out: &mut impl Write) -> Result<Exit, Refusal> {
-    let list = match Target::for_reading(config)? {
-        Target::Server(client) => client.get_json::<WorkerList>("/api/azulite/v1/workers")?.ok_or_else(no_such_api)?,
-        Target::Store(_) => return Err(Refusal::failed("no server runs here, so no worker does")),
+    let (list, note) = match Target::for_reading(config)? {
+        Target::Server(client) => {
+            let list = client.get_json::<WorkerList>("/api/azulite/v1/workers")?;
+            (list.ok_or_else(no_such_api)?, None)
+        }
+        Target::Store(store) => {
+            let dispatcher = store.dispatcher(config)?;
+            let now_ms = dispatcher.now_ms();
+            let list = store.admin.clone().with_dispatcher(dispatcher).workers(Vec::new(), now_ms);
+            let list = list.map_err(|error| Refusal::failed(format!("the workers cannot be read: {error}")))?;
+            (list, Some(no_server(config)))
+        }
     };
     match global.json {
         true => output::print_json(out, &list)?,
-        false => print(&list, out)?,
+        false => print(&list, note.as_deref(), now_ms(), out)?,
     }
     Ok(Exit::Done)
 }
 
-fn print(list: &WorkerList, out: &mut impl Write) -> io::Result<()> {
-    if list.workers.is_empty() {
-        return writeln!(out, "no worker is configured");
+/// That no server was found, and how another one is.
+pub(super) fn no_server(config: &Config) -> String {
+    let root = config.storage.data_dir.display();
+    format!("no server runs on the store at {root} (--data-dir names another store, whose server is found by its lock)")
+}
+
+fn print(list: &WorkerList, note: Option<&str>, now_ms: i64, out: &mut impl Write) -> io::Result<()> {
+    if let Some(note) = note {
+        writeln!(out, "{note}: what is stored is shown")?;
     }
-    let mut table = Table::new(&[
-        "WORKER",
-        "STAGE",
-        "STATE",
-        "QUEUE",
-        "IN FLIGHT",
-        "SLOTS",
-        "ENDED",
-        "FAILED",
-        "RETRIED",
-        "PER S",
-        "TO FINISH",
-    ]);
+    if list.workers.is_empty() {
+        writeln!(out, "no worker is configured, and no plugin has asked for events in the last day")?;
+        return out.flush();
+    }
+    let mut table = Table::new(&COLUMNS);
     for worker in &list.workers {
         for stage in &worker.stages {
-            table.row(row(worker, stage));
+            table.row(row(worker, stage, now_ms));
         }
     }
     table.print(out)?;
+    if list.left_out > 0 {
+        writeln!(out, "and {} more", list.left_out)?;
+    }
     for worker in &list.workers {
         let WorkerView { name, version, reason, .. } = worker;
         writeln!(out, "{} {}", printable(name), printable(version))?;
@@ -132,26 +145,56 @@ fn print(list: &WorkerList, out: &mut impl Write) -> io::Result<()> {
         }
         for (stage, error) in worker.stages.iter().filter_map(|stage| Some((&stage.name, stage.last_error.as_ref()?))) {
             let what = format!("{} {}: {} {}", error.status, error.sha256, error.error, error.message);
-            writeln!(out, "  last failure in {}: {}", printable(stage), printable(&what))?;
+            let age = age(now_ms, error.time_ms);
+            writeln!(out, "  last failure in {}, {age} ago: {}", printable(stage), printable(&what))?;
         }
     }
     out.flush()
 }
 
-fn row(worker: &WorkerView, stage: &StageView) -> [String; 11] {
-    let failed: u64 = stage.ended.iter().filter(|(status, _)| status.starts_with("error-")).map(|(_, n)| n).sum();
+/// A time that something took.
+fn took(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
+}
+
+const COLUMNS: [&str; 16] = [
+    "WORKER",
+    "VERSION",
+    "WHERE",
+    "STAGE",
+    "STATE",
+    "SEEN",
+    "QUEUE",
+    "WAITING",
+    "IN FLIGHT",
+    "SLOTS",
+    "ENDED",
+    "FAILED",
+    "RETRIED",
+    "PER MIN",
+    "MEDIAN",
+    "TO FINISH",
+];
+
+fn row(worker: &WorkerView, stage: &StageView, now_ms: i64) -> [String; 16] {
+    let failed: u64 = stage.ended.iter().filter(|(status, _)| status.starts_with("error")).map(|(_, n)| n).sum();
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     [
         printable(&worker.name).into_owned(),
+        printable(&worker.version).into_owned(),
+        worker.place.clone(),
         printable(&stage.name).into_owned(),
         worker.state.clone(),
+        worker.last_seen_ms.map_or_else(|| "-".to_owned(), |ms| age(now_ms, ms)),
         number(stage.queue),
+        number(stage.waiting),
         stage.in_flight.to_string(),
-        stage.slots.to_string(),
+        number(stage.slots),
         stage.ended.values().sum::<u64>().to_string(),
         failed.to_string(),
         stage.retried.to_string(),
-        format!("{:.1}", stage.rate),
+        format!("{:.1}", stage.rate * 60.0),
+        stage.median_s.map_or_else(|| "-".to_owned(), took),
         stage.time_to_finish_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds} s")),
     ]
 }
@@ -167,15 +210,18 @@ mod tests {
         let stage = StageView {
             name: "run".into(),
             in_flight: 2,
-            slots: 4,
+            slots: Some(4),
+            median_s: Some(2.0),
             ended: BTreeMap::from([("completed".into(), 7), ("error-timeout".into(), 1)]),
             rate: 0.5,
-            last_error: Some(LastError { status: "error-timeout".into(), ..LastError::default() }),
+            last_error: Some(LastError { time_ms: 50_000, status: "error-timeout".into(), ..LastError::default() }),
             ..StageView::default()
         };
         let worker = WorkerView {
             name: "yara".into(),
             version: "1-ab".into(),
+            place: "server".into(),
+            last_seen_ms: Some(50_000),
             state: "down".into(),
             reason: "no rules".into(),
             stages: vec![stage.with_queue(10)],
@@ -183,11 +229,18 @@ mod tests {
             ..WorkerView::default()
         };
         let mut out = Vec::new();
-        print(&WorkerList { workers: vec![worker] }, &mut out).unwrap();
+        print(&WorkerList { workers: vec![worker], left_out: 2 }, None, 61_000, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row, ["yara", "run", "down", "10", "2", "4", "8", "1", "0", "0.5", "20", "s"], "{text}");
-        for want in ["yara 1-ab\n", "  down: no rules\n", "  rule set: ab\n", "  last failure in run: error-timeout"] {
+        let want = "yara 1-ab server run down 11s 10 - 2 4 8 1 0 30.0 2.0 s 20 s";
+        assert_eq!(row.join(" "), want, "{text}");
+        for want in [
+            "yara 1-ab\n",
+            "  down: no rules\n",
+            "  rule set: ab\n",
+            "  last failure in run, 11s ago: error-timeout",
+            "and 2 more\n",
+        ] {
             assert!(text.contains(want), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! The parts are pure but for [`publish`], [`consume`] and [`reader`], which speak to the broker. Contract `events.md`.
 
+pub mod activity;
 pub mod answer;
 pub(crate) mod batches;
 pub mod caches;
@@ -245,6 +246,12 @@ impl Dispatcher {
     /// Ends requests that wait for events; they answer with what they have.
     pub fn stop(&self) {
         self.stopping.cancel();
+    }
+
+    /// Records that a consumer has not looked at yet, in all its groups; `None` when it has not asked lately.
+    pub fn left(&self, params: &GetParams) -> Option<u64> {
+        let reader = self.readers.peek(&plugin_key::PluginKey::of(params))?;
+        reader.left().map(|left| u64::try_from(left).unwrap_or(0))
     }
 
     /// Saves the caches, as far as they have changed. Blocks.

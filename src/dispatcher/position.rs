@@ -50,6 +50,13 @@ impl Position {
         returned.or_else(|| (self.next < limit).then_some((self.next, limit)))
     }
 
+    /// Records that nobody has looked at yet, up to `high_watermark`: what is on its way is none of them.
+    pub(super) fn left(&self, high_watermark: Offset) -> i64 {
+        let limit = self.end.map_or(high_watermark, |end| end.min(high_watermark));
+        let returned: i64 = self.returned.iter().map(|(from, to)| to - from).sum();
+        (limit - self.next).max(0) + returned
+    }
+
     /// Takes `from..to`, the start of what [`Position::available`] offered.
     pub(super) fn take(&mut self, from: Offset, to: Offset) {
         match self.returned.remove(&from) {

@@ -260,6 +260,19 @@ impl Reader {
         places.all(|place| place.position.is_settled())
     }
 
+    /// Records of its groups that nobody has looked at yet: neither handed out nor passed over by a filter. `None` before it
+    /// is opened, and while positions are read anew that somebody else has moved.
+    pub fn left(&self) -> Option<i64> {
+        let state = self.lock();
+        let known = state.subscriptions.iter().all(|s| s.epoch == Some(s.positions.epoch()));
+        if state.closed || state.subscriptions.is_empty() || !known {
+            return None;
+        }
+        let places = state.subscriptions.iter().flat_map(|subscription| subscription.places.values());
+        let live = places.filter(|place| !place.partition.is_gone());
+        Some(live.map(|place| place.position.left(place.partition.offsets().high_watermark)).sum())
+    }
+
     /// Forgets every position of its groups, durably, before it is opened.
     ///
     /// # Errors

@@ -53,6 +53,12 @@ impl Readers {
         (reader, old.map(|entry| entry.reader))
     }
 
+    /// The reader of a key, when it is in memory; that it was looked at is no use of it.
+    pub fn peek(&self, key: &PluginKey) -> Option<Arc<Reader>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(key).map(|entry| entry.reader.clone())
+    }
+
     /// Removes those that nobody has asked since and nobody holds, unless an answer of theirs was lost: what came behind it
     /// would come again. Returns how many they were. Contract events.md 5.2.
     pub fn drop_idle(&self, since_ms: i64) -> usize {

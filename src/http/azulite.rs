@@ -117,8 +117,9 @@ impl Resource {
             Self::Tasks => tasks::list(admin, &query).await,
             Self::Workers => match services.workers.clone() {
                 Some(workers) => {
-                    let views = workers.views(azulite_storage::clock::now_ms());
-                    read(move || admin.with_queues(views)).await
+                    let now_ms = azulite_storage::clock::now_ms();
+                    let views = workers.views(now_ms);
+                    read(move || admin.workers(views, now_ms)).await
                 }
                 None => error::no_such_page(),
             },

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::frame::{Job, Outcome, Status, Worker};
-use super::overseer::{Counts, LastError, Overseen, WorkerView};
+use super::overseer::{Counts, LastError, Overseen, SERVER, WorkerView};
 use super::results;
 use super::upstream::{Fetched, Upstream, UpstreamError};
 use crate::dispatcher::model::{Author, BinaryEvent, Event, PluginEvent, StatusEvent, Timestamp};
@@ -227,11 +227,17 @@ impl Overseen for Frame {
             name: announced.entity.name,
             consumer_version: given.unwrap_or_else(|| version.clone()),
             version,
+            place: SERVER.to_owned(),
             state: word.to_owned(),
             reason: trouble.unwrap_or_default(),
+            last_seen_ms: None,
             stages: vec![shared.counts.view("run", now_ms, in_flight, slots)],
             facts: shared.worker.facts().into_iter().collect(),
         }
+    }
+
+    fn jobs(&self) -> u64 {
+        u64::try_from(lock(&self.shared.state).open.len()).unwrap_or(u64::MAX)
     }
 
     fn reload(&self) -> Result<String, String> {
@@ -544,7 +550,7 @@ impl Shared {
             let status = status.as_str().to_owned();
             self.counts.failed(LastError { time_ms: now_ms, status, error, message, sha256 });
         }
-        self.counts.ended(now_ms, status);
+        self.counts.ended(now_ms, status, i64::try_from(runtime.as_millis()).ok());
     }
 
     /// Makes a request until it has gone through, for as long as the lease lasts.

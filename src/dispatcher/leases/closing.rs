@@ -13,6 +13,7 @@ use super::super::topic::system_topic;
 use super::attempt::Attempt;
 use super::policy::Outcome;
 use super::rows::{ID_MAX_BYTES, Job, Lease, Waiting, Work, job_prefix, lease_key};
+use super::standing::Run;
 use super::state::{CLOCK_SLACK_MS, Edit, Plan};
 use crate::broker::{Append, AppendError, CreateTopicError, ReadError};
 use crate::dispatcher::batches::Batches;
@@ -37,6 +38,8 @@ pub(super) struct Closing<'a> {
     pub(super) crashed: bool,
     /// The status is too old to be stored, and so is the event.
     pub(super) aged_off: bool,
+    /// Its consumer has not said so: nobody heard of it.
+    pub(super) silent: bool,
 }
 
 /// What statuses change, ready to be committed with them.
@@ -152,6 +155,7 @@ impl Dispatcher {
             gathered.closed += 1;
             edit.remove(key.clone());
             edit.count(&lease.work).leases -= 1;
+            edit.run_ended(&lease.work, Run::of(closing, &lease, now_ms));
             return self.end_run(edit, &lease.work, closing, now_ms, gathered);
         }
         self.close_late(edit, closing, now_ms, gathered)
@@ -179,19 +183,22 @@ impl Dispatcher {
         let place = place.into_bytes();
         let Some(bytes) = edit.get(&place)? else { return Ok(()) };
         let (leased, work, waits) = match Lease::read(&place, &bytes) {
-            Some(lease) => (true, lease.work, false),
+            Some(lease) => (Some(Run::of(closing, &lease, now_ms)), lease.work, false),
             None => {
                 let Some(waiting) = Waiting::read(&place, &bytes) else { return Ok(()) };
-                (false, waiting.work, !waiting.fresh)
+                (None, waiting.work, !waiting.fresh)
             }
         };
         if is_of_part(closing.task, &work) {
             return Ok(());
         }
-        gathered.closed += u64::from(leased);
+        gathered.closed += u64::from(leased.is_some());
         let delta = edit.count(&work);
-        delta.leases -= i64::from(leased);
+        delta.leases -= i64::from(leased.is_some());
         delta.waiting -= i64::from(waits);
+        if let Some(run) = leased {
+            edit.run_ended(&work, run);
+        }
         tracing::info!(dequeued, status, "a late status is taken for that of the event, which is not run again");
         edit.remove(place);
         self.end_run(edit, &work, closing, now_ms, gathered)
@@ -369,7 +376,8 @@ impl Dispatcher {
         if let Err(error) = self.note_heartbeats(alive, now_ms) {
             tracing::warn!(%error, "heartbeats were not noted");
         }
-        let closings: Vec<_> = closed.iter().map(|task| Closing { task, crashed: false, aged_off: false }).collect();
+        let closings: Vec<_> =
+            closed.iter().map(|task| Closing { task, crashed: false, aged_off: false, silent: false }).collect();
         self.planned(&closings, now_ms)
     }
 
@@ -418,6 +426,7 @@ impl Dispatcher {
 
     /// Makes a lease last longer.
     fn heard(&self, edit: &mut Edit<'_>, lease: Lease, now_ms: i64) {
+        edit.heard(&lease.work, now_ms);
         let policy = self.leases.policies.of(&lease.work.name);
         let is_new = lease.heard_ms > now_ms.saturating_sub(policy.lease_ms / REFRESH_PART);
         if !is_new || lease.heard_ms > now_ms.saturating_add(CLOCK_SLACK_MS) {
@@ -428,7 +437,8 @@ impl Dispatcher {
     /// Ends the leases of statuses that are too old to be stored. What fails here is logged; the leases end by themselves.
     /// Blocks for a commit when there are any.
     pub(crate) fn close_aged_off(&self, closed: &[ClosedTask]) {
-        let closings: Vec<_> = closed.iter().map(|task| Closing { task, crashed: false, aged_off: true }).collect();
+        let closings: Vec<_> =
+            closed.iter().map(|task| Closing { task, crashed: false, aged_off: true, silent: false }).collect();
         let Some(ending) = self.planned(&closings, self.now_ms()) else { return };
         let (plan, appends, ended) = ending.take();
         match self.commit_closing(plan, appends) {

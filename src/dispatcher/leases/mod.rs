@@ -13,6 +13,7 @@ mod handout;
 mod ledger;
 mod policy;
 mod rows;
+mod standing;
 mod state;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(super) use handout::{From, HandedOut, NewLease};
 pub use ledger::{Balance, balances};
 pub use policy::{Policies, Policy};
 pub use rows::{Lease, Place, Waiting, Work};
+pub use standing::Standing;
 pub use state::Leases;
 pub(super) use state::{Due, Plan};
 
@@ -394,8 +396,11 @@ impl Dispatcher {
         self.set_back(ahead.into_iter().map(AsRef::as_ref), now_ms)?;
         let tasks: Vec<ClosedTask> = lost.iter().map(|(lease, _)| closed_by_silence(lease)).collect();
         let crashed = lost.iter().map(|(_, crashed)| *crashed);
-        let closings: Vec<_> =
-            tasks.iter().zip(crashed).map(|(task, crashed)| Closing { task, crashed, aged_off: false }).collect();
+        let closings: Vec<_> = tasks
+            .iter()
+            .zip(crashed)
+            .map(|(task, crashed)| Closing { task, crashed, aged_off: false, silent: true })
+            .collect();
         let ending = self.plan_closings(&closings, now_ms)?;
         let lost = lost.into_iter().map(|(lease, _)| lease).collect();
         Ok(LostPage { lost, ending, open, next })

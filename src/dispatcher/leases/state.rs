@@ -13,8 +13,10 @@ use azulite_storage::index::IndexError;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
+use super::super::activity::Activity;
 use super::policy::{Policies, Policy};
 use super::rows::{self, Ended, Lease, TakenIn, Waiting, each_row};
+use super::standing::Run;
 use crate::broker::{Lane, LogStore, Value};
 use crate::metrics::{Account, Metrics};
 
@@ -47,16 +49,18 @@ pub(super) struct Delta {
 pub(super) type Who = (String, String);
 
 /// The counts of one consumer.
-struct Tally {
-    taken: TakenIn,
-    ended: Ended,
-    leases: i64,
-    waiting: i64,
+pub(super) struct Tally {
+    pub(super) taken: TakenIn,
+    pub(super) ended: Ended,
+    pub(super) leases: i64,
+    pub(super) waiting: i64,
     /// No event that waits is due before.
     next_due_ms: i64,
     /// There may be some that are due, though not for whoever looked last.
     not_for_all: bool,
     wake: watch::Sender<()>,
+    /// What its runs came to since the process began.
+    pub(super) activity: Activity,
 }
 
 impl Tally {
@@ -69,7 +73,8 @@ impl Tally {
 
     fn new(taken: TakenIn, ended: Ended) -> Self {
         // Whoever asks first looks at the rows.
-        Self { taken, ended, leases: 0, waiting: 0, next_due_ms: 0, not_for_all: false, wake: watch::Sender::new(()) }
+        let (wake, activity) = (watch::Sender::new(()), Activity::default());
+        Self { taken, ended, leases: 0, waiting: 0, next_due_ms: 0, not_for_all: false, wake, activity }
     }
 
     fn add(&mut self, delta: &Delta, sign: i64) {
@@ -110,6 +115,7 @@ struct UnderWay {
     keys: Vec<Vec<u8>>,
     deltas: Vec<(Who, Delta)>,
     due: Vec<(Who, i64)>,
+    runs: Vec<(Who, Run)>,
 }
 
 #[derive(Default)]
@@ -226,6 +232,7 @@ impl Leases {
             extra: Vec::new(),
             deltas: BTreeMap::new(),
             due: Vec::new(),
+            runs: Vec::new(),
             queued: false,
         };
         Edit { log, state, plan }
@@ -280,10 +287,11 @@ impl Leases {
                 state.is_due_at(&plan.due);
             }
             let (keys, due) = (std::mem::take(&mut plan.keys), std::mem::take(&mut plan.due));
+            let runs = std::mem::take(&mut plan.runs);
             for (who, _) in &due {
                 wakes.push(state.tally(log, who).wake.clone());
             }
-            state.under_way.insert(plan.number, UnderWay { keys, deltas, due });
+            state.under_way.insert(plan.number, UnderWay { keys, deltas, due, runs });
             numbers.push(plan.number);
         }
         let settle = Settle { leases: self.clone(), numbers, wakes: wakes.clone(), told: false };
@@ -417,6 +425,11 @@ impl Leases {
         due.keys = taken.iter().map(|waiting| waiting.key.clone()).collect();
         state.handed.extend(due.keys.iter().cloned());
         Ok((taken, due))
+    }
+
+    /// Looks at what is counted of every consumer in memory, at one moment.
+    pub(super) fn each_tally(&self, mut look: impl FnMut(&Who, &Tally)) {
+        self.lock().tallies.iter().for_each(|(who, tally)| look(who, tally));
     }
 
     /// What is counted of every consumer in memory.
@@ -563,10 +576,15 @@ impl State {
     }
 
     fn settle(&mut self, plan: u64, stored: bool, metrics: &Metrics) {
-        let Some(UnderWay { keys, deltas, due }) = self.under_way.remove(&plan) else { return };
+        let Some(UnderWay { keys, deltas, due, runs }) = self.under_way.remove(&plan) else { return };
         self.forget(plan, &keys);
         if stored {
             self.is_due_at(&due);
+            for (who, run) in runs {
+                if let Some(tally) = self.tallies.get_mut(&who) {
+                    run.note(&mut tally.activity);
+                }
+            }
             return;
         }
         for (who, delta) in &deltas {
@@ -650,6 +668,18 @@ impl Edit<'_> {
         self.plan.deltas.entry((work.name.clone(), work.version.clone())).or_default()
     }
 
+    /// Notes how a run ended; it counts once the change is durable.
+    pub(super) fn run_ended(&mut self, work: &rows::Work, run: Run) {
+        self.plan.runs.push(((work.name.clone(), work.version.clone()), run));
+    }
+
+    /// Notes a sign of life of a consumer.
+    pub(super) fn heard(&mut self, work: &rows::Work, now_ms: i64) {
+        if let Some(tally) = self.state.tallies.get_mut(&(work.name.clone(), work.version.clone())) {
+            tally.activity.heard(now_ms);
+        }
+    }
+
     pub(super) fn finish(self) -> Plan {
         self.plan
     }
@@ -664,6 +694,7 @@ pub(crate) struct Plan {
     extra: Vec<Value>,
     deltas: BTreeMap<Who, Delta>,
     due: Vec<(Who, i64)>,
+    runs: Vec<(Who, Run)>,
     queued: bool,
 }
 

@@ -55,6 +55,44 @@ async fn a_task_is_open_until_a_closing_status_is_stored() {
     assert_eq!(look(&world).await, Looked { open: 0, ended: 0 });
 }
 
+fn standing(world: &World) -> Standing {
+    let mut all = world.dispatcher().leases().standings(world.now_ms());
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_known_what_the_runs_of_any_consumer_came_to() {
+    let world = World::new();
+    for letter in ['a', 'b', 'c'] {
+        world.put(letter).await;
+    }
+    let got = world.get(ACTIVE, CARVER).await;
+    assert_eq!((got.events.len(), standing(&world).balance.leases), (3, 3));
+    world.pass_minutes(2);
+    for (task, word) in got.events.iter().zip(["completed-empty", "opt-out", "error-timeout"]) {
+        world.post("model=status", &status(task, word)).await.unwrap();
+    }
+    let Standing { balance, lately } = standing(&world);
+    assert!(balance.holds(), "{balance:?}");
+    assert_eq!((balance.leases, balance.waiting, balance.finished), (0, 1, 2));
+    let ended: Vec<_> = lately.ended.iter().map(|(word, count)| (word.as_str(), *count)).collect();
+    assert_eq!(ended, [("completed-empty", 1), ("error-timeout", 1), ("opt-out", 1)]);
+    assert_eq!((lately.median_s, lately.mean_s, lately.retried), (Some(120.0), Some(120.0), 0));
+    assert_eq!(lately.rate, 3.0 / 120.0);
+    let error = lately.last_error.unwrap();
+    assert_eq!((error.status.as_str(), error.sha256.as_str()), ("error-timeout", "c".repeat(64).as_str()));
+    // What nobody has said is no sign of life.
+    let heard_ms = lately.heard_ms.unwrap();
+    world.pass_minutes(5);
+    assert_eq!(world.get(ACTIVE, CARVER).await.events.len(), 1);
+    world.pass_minutes(60);
+    assert_eq!(look(&world).await, Looked { open: 0, ended: 1 });
+    let Standing { lately, .. } = standing(&world);
+    assert_eq!((lately.heard_ms, lately.retried), (Some(heard_ms), 1));
+    assert!(lately.last_error.unwrap().error.starts_with("lost task: "));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passive_reads_and_other_models_open_nothing() {
     let world = World::new();

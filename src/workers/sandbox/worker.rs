@@ -16,6 +16,7 @@ use super::report::FEATURES;
 use super::stop::Stop;
 use super::store::Store;
 use crate::dispatcher::model::{Author, BinaryEvent, PluginEvent, Timestamp};
+use crate::workers::overseer::SERVER;
 use crate::workers::results;
 use crate::workers::{Overseen, Upstream, UpstreamError, WorkerView};
 
@@ -372,3 +373,9 @@ impl Overseen for Sandbox {
         Ok("nothing to reload".to_owned())
     }
 }
+            place: SERVER.to_owned(),
+            last_seen_ms: None,
+    fn jobs(&self) -> u64 {
+        u64::try_from(self.open_jobs()).unwrap_or(u64::MAX)
+    }
+
