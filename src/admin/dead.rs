@@ -133,6 +133,9 @@ pub struct DeadReport {
     pub imported: u64,
     /// How many were removed.
     pub purged: u64,
+    /// How many that waited for another run have ended, or would.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub buried: u64,
     /// What was left as it is.
     pub skipped: Vec<Skipped>,
     /// Ids that there are no letters of.
@@ -144,12 +147,17 @@ pub struct DeadReport {
     pub next: Option<String>,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl DeadReport {
     /// Adds what another call did.
     pub fn add(&mut self, other: Self) {
         self.requeued += other.requeued;
         self.imported += other.imported;
         self.purged += other.purged;
+        self.buried += other.buried;
         self.skipped.extend(other.skipped);
         self.missing.extend(other.missing);
         self.notes.extend(other.notes);

@@ -5,6 +5,7 @@
 //! Called by the `azulite/v1` routes and, when no server runs, by the commands themselves; both print the same views.
 //! Everything here blocks on the disk.
 
+mod abandoned;
 mod announced;
 mod consumers;
 pub mod dead;
@@ -36,6 +37,7 @@ use crate::dispatcher::Dispatcher;
 use crate::metrics::Metrics;
 use crate::streams::{BlobReader, BlobStore, StoreError};
 
+pub use abandoned::BuryRequest;
 pub use announced::{Announcement, identity};
 pub use consumers::{ConsumerList, ConsumerView, DeploymentList, DeploymentView};
 pub use entity::{Finding, FoundEvent};

@@ -16,8 +16,8 @@ use super::interrupt::Interrupt;
 use super::lost_tasks::age;
 use super::output::{self, Refusal, Table, complain, printable};
 use super::target::{Opened, Target};
-use crate::admin::Admin;
 use crate::admin::dead::{DeadError, DeadList, DeadReport, DeadView, MOST, PurgeRequest, RequeueRequest};
+use crate::admin::{Admin, BuryRequest};
 use crate::client::{Client, Payload, RequestError, encoded};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
@@ -55,6 +55,10 @@ fn dead(global: &Global, config: &Config, command: &DeadCommand) -> Result<Exit,
         }
         DeadCommand::Export { dir, which } => export(global, &access, dir, &filter(which)),
         DeadCommand::Import { paths, dry_run } => import(global, &access, paths, *dry_run),
+        DeadCommand::Bury { consumer, version, dry_run } => {
+            let (consumer, version) = (consumer.clone(), version.clone());
+            bury(global, &access, &BuryRequest { consumer, version, dry_run: *dry_run })
+        }
         DeadCommand::Purge { ids, older_than, yes } => purge(global, &access, ids, *older_than, *yes),
     }?;
     access.settle();
@@ -128,6 +132,13 @@ impl Access {
         match self {
             Self::Server(client) => post(client, &format!("{ROUTE}/import?dry_run={dry_run}"), text),
             Self::Store { admin, .. } => admin.dead_import(text, dry_run).map_err(refusal),
+        }
+    }
+
+    fn bury(&self, request: &BuryRequest) -> Result<DeadReport, Refusal> {
+        match self {
+            Self::Server(client) => post(client, &format!("{ROUTE}/bury"), &body(request)?),
+            Self::Store { admin, .. } => admin.dead_bury(request, "command line").map_err(refusal),
         }
     }
 
@@ -575,6 +586,25 @@ fn import(global: &Global, access: &Access, paths: &[PathBuf], dry_run: bool) ->
         out.flush()?;
     }
     Ok(if bad == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn bury(global: &Global, access: &Access, request: &BuryRequest) -> Result<Exit, Refusal> {
+    let mut report = access.bury(request)?;
+    while report.next.take().is_some() {
+        // The last part may have been all of it.
+        report.add(DeadReport { missing: Vec::new(), ..access.bury(request)? });
+    }
+    let out = &mut output::stdout();
+    if global.json {
+        output::print_json(out, &report)?;
+    } else {
+        report.missing.iter().try_for_each(|who| writeln!(out, "nothing waits for {}", printable(who)))?;
+        report.notes.iter().try_for_each(|note| writeln!(out, "note {}", printable(note)))?;
+        let would = if request.dry_run { "would be " } else { "" };
+        writeln!(out, "{} {would}buried", report.buried)?;
+    }
+    out.flush()?;
+    Ok(if report.missing.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 fn purge(

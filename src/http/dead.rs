@@ -7,6 +7,7 @@
 //! | `DELETE .../dead/:id`        |                                                      | what was removed             |
 //! | `POST .../dead/requeue`      | ids, or filter with after and limit, or letters; dry_run, expedite | what was put back |
 //! | `POST .../dead/purge`        | ids, or before_ms                                    | what was removed             |
+//! | `POST .../dead/bury`         | consumer, version; dry_run                           | what was made a dead letter  |
 //! | `POST .../dead/import`       | the text of one letter; query: dry_run               | whether it was taken         |
 //! | `POST .../retry/:sha256`     | query: plugin                                        | what was put back            |
 
@@ -23,8 +24,8 @@ use super::body::BodyLimits;
 use super::router::Call;
 use super::url::{first, parse_query};
 use super::{Services, error};
-use crate::admin::Admin;
 use crate::admin::dead::{DeadError, MOST, PurgeRequest, RequeueRequest, checked_id};
+use crate::admin::{Admin, BuryRequest};
 use crate::dispatcher::dead::{After, Filter, TEXT_LIMIT};
 use crate::dispatcher::model::Timestamp;
 
@@ -36,6 +37,7 @@ pub(super) enum Dead {
     Remove { id: String },
     Requeue,
     Purge,
+    Bury,
     Import,
     Retry { sha256: String },
 }
@@ -48,6 +50,7 @@ impl Dead {
             ("GET", ["dead"]) => Self::List,
             ("POST", ["dead", "requeue"]) => Self::Requeue,
             ("POST", ["dead", "purge"]) => Self::Purge,
+            ("POST", ["dead", "bury"]) => Self::Bury,
             ("POST", ["dead", "import"]) => Self::Import,
             ("GET", ["dead", id]) if !id.is_empty() => Self::One { id: text(id) },
             ("DELETE", ["dead", id]) if !id.is_empty() => Self::Remove { id: text(id) },
@@ -63,6 +66,7 @@ impl Dead {
             Self::One { .. } | Self::Remove { .. } => "/api/azulite/v1/dead/:id",
             Self::Requeue => "/api/azulite/v1/dead/requeue",
             Self::Purge => "/api/azulite/v1/dead/purge",
+            Self::Bury => "/api/azulite/v1/dead/bury",
             Self::Import => "/api/azulite/v1/dead/import",
             Self::Retry { .. } => "/api/azulite/v1/retry/:sha256",
         }
@@ -97,6 +101,10 @@ impl Dead {
             },
             Self::Purge => match read::<PurgeRequest>(services, call).await {
                 Ok(request) => answered(ask(admin, move |admin| admin.dead_purge(&request, &by)).await),
+                Err(refusal) => refusal,
+            },
+            Self::Bury => match read::<BuryRequest>(services, call).await {
+                Ok(request) => answered(ask(admin, move |admin| admin.dead_bury(&request, &by)).await),
                 Err(refusal) => refusal,
             },
             Self::Import => match bytes(services, call).await {
@@ -221,6 +229,7 @@ mod tests {
         assert_eq!(find(Method::GET, &["dead"]), Some(Dead::List));
         assert_eq!(find(Method::GET, &["dead", "x"]), Some(Dead::One { id: "x".to_owned() }));
         assert_eq!(find(Method::POST, &["dead", "purge"]), Some(Dead::Purge));
+        assert_eq!(find(Method::POST, &["dead", "bury"]), Some(Dead::Bury));
         assert_eq!(find(Method::POST, &["retry", "x"]), Some(Dead::Retry { sha256: "x".to_owned() }));
         for (method, path) in [
             (Method::POST, &["dead"][..]),

@@ -96,6 +96,22 @@ pub enum DeadCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Make dead letters of what waits for another run by a version of a plugin that nobody runs any more
+    #[command(
+        after_help = "`azulite workers` lists such versions as `not seen`. Refused while the plugin asks for events. Nothing is \
+        lost: `dead requeue` puts the letters back. With a line in the topic azul.<prefix>.system.audit."
+    )]
+    Bury {
+        /// Name of the plugin
+        #[arg(value_name = "NAME")]
+        consumer: String,
+        /// Its version
+        #[arg(value_name = "VERSION")]
+        version: String,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Remove them for good, with a line in the topic azul.<prefix>.system.audit
     #[command(group(ArgGroup::new("letters").args(["ids", "older_than"]).required(true)))]
     Purge {

@@ -67,7 +67,7 @@ pub(crate) struct Ended {
 
 /// What is gathered beside the rows.
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     /// Without their events, which are read when nobody waits for the lock.
     letters: Vec<(DeadLetter, Work)>,
     finished: Vec<Work>,
@@ -108,7 +108,7 @@ impl Dispatcher {
     }
 
     /// What dead letters add to a change. Not under its lock: letters that a person is putting back are waited for.
-    fn with_letters(&self, mut plan: Plan, gathered: Gathered, now_ms: i64) -> Result<Ending, IndexError> {
+    pub(super) fn with_letters(&self, mut plan: Plan, gathered: Gathered, now_ms: i64) -> Result<Ending, IndexError> {
         let Gathered { letters, finished, closed, retried } = gathered;
         let mut parts = Vec::new();
         for (mut letter, work) in letters {
@@ -252,7 +252,7 @@ impl Dispatcher {
     }
 
     /// Makes a dead letter of an event that is in no row any more; `own` is what its consumer says of it.
-    fn bury_work(
+    pub(super) fn bury_work(
         edit: &mut Edit<'_>,
         work: &Work,
         attempts: Vec<Attempt>,

@@ -7,6 +7,7 @@
 //! status and what follows from it are one commit too. [`state`] keeps the counts, [`handout`] makes leases, [`closing`]
 //! ends them. Contract events.md 5.5.8, 6.1, 7.3, workers.md 5.
 
+mod abandoned;
 pub mod attempt;
 mod closing;
 mod handout;
@@ -29,7 +30,10 @@ use super::pipeline::ClosedTask;
 use super::publish;
 use crate::broker::{Append, AppendError, LogStore, Value};
 
+pub use abandoned::Buried;
+pub(crate) use abandoned::BuryError;
 pub use attempt::Attempt;
+pub(crate) use closing::PlanError;
 pub(super) use closing::{Ended, Ending, Kept, KeptBack};
 pub(super) use handout::{From, HandedOut, NewLease};
 pub use ledger::{Balance, balances};

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::dead;
 use super::super::world::{MINUTE_MS, World, status};
 use super::*;
 
@@ -91,6 +92,45 @@ async fn it_is_known_what_the_runs_of_any_consumer_came_to() {
     let Standing { lately, .. } = standing(&world);
     assert_eq!((lately.heard_ms, lately.retried), (Some(heard_ms), 1));
     assert!(lately.last_error.unwrap().error.starts_with("lost task: "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_consumer_that_is_gone_ends_as_dead_letters_and_the_account_holds() {
+    let world = World::new();
+    for letter in ['a', 'b', 'c'] {
+        world.put(letter).await;
+    }
+    let got = world.get(ACTIVE, CARVER).await;
+    for (task, word) in got.events.iter().zip(["error-network", "error-timeout", "error-input"]) {
+        world.post("model=status", &status(task, word)).await.unwrap();
+    }
+    let dispatcher = world.dispatcher().clone();
+    let now_ms = world.now_ms();
+    // One of them was put back by a person meanwhile, and nobody has got it.
+    let (heads, _) = dispatcher.dead().page(&dead::Filter::default(), None, 10).unwrap();
+    assert_eq!(heads.len(), 1);
+    let letter = dispatcher.dead().letter(&heads[0].id).unwrap().unwrap();
+    let values = dispatcher.leases().requeue(&letter.event, "Carver", "1.2", "", now_ms, false);
+    dispatcher.broker().log().put_kv(values).unwrap();
+    let bury = |most| {
+        let dispatcher = dispatcher.clone();
+        let work = move || dispatcher.bury_waiting(("Carver", "1.2"), "nobody runs it", now_ms, most).unwrap();
+        tokio::task::spawn_blocking(work)
+    };
+    let first = bury(1).await.unwrap();
+    assert_eq!(first, Buried { buried: 0, given_up: 1 }, "what was put back comes first");
+    assert_eq!(bury(1000).await.unwrap(), Buried { buried: 2, given_up: 0 });
+    assert_eq!(bury(1000).await.unwrap(), Buried::default(), "it is safe to ask again");
+    let Standing { balance, .. } = standing(&world);
+    assert!(balance.holds(), "{balance:?}");
+    assert_eq!((balance.dead, balance.deleted, balance.waiting), (3, 1, 0));
+    assert_eq!(balances(dispatcher.broker().log().as_ref()).unwrap(), [balance]);
+    let (heads, _) = dispatcher.dead().page(&dead::Filter::default(), None, 10).unwrap();
+    let mut words: Vec<_> = heads.iter().map(|head| (head.status.as_str(), head.attempts)).collect();
+    words.sort_unstable();
+    assert_eq!(words, [("abandoned", 2), ("abandoned", 2), ("error-input", 1)]);
+    world.pass_minutes(60);
+    assert!(world.get(ACTIVE, CARVER).await.events.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
