@@ -444,6 +444,12 @@ metrics! {
         gauges([], 0);
     worker_in_flight: Gauges<1> = "azulite_worker_in_flight", "Jobs that built-in workers have taken and not ended",
         gauges(["worker"], 0);
+    worker_up: Gauges<1> = "azulite_worker_up", "1 for built-in workers that can work, 0 for those that are down or stop",
+        gauges(["worker"], 0);
+    worker_stage_in_flight: Gauges<2> = "azulite_worker_stage_in_flight", "Items in each stage of built-in workers",
+        gauges(["worker", "stage"], 0);
+    worker_stage_runs: Counters<3> = "azulite_worker_stage_runs_total",
+        "Runs of each stage of built-in workers by how they ended", counters(["worker", "stage", "status"], 0);
     streams_op_duration: Histograms<2> = "dispatcher_streams_op_duration", "Seconds per operation of the blob store",
         histograms(["method", "result"], 0, &BUCKETS_C);
 }
@@ -477,12 +483,6 @@ mod tests {
         assert_eq!(metrics.events_fetched.at(["other", "binary"]).get(), 50);
     }
 
-    #[test]
-    fn long_label_values_are_cut() {
-        let metrics = Metrics::new();
-        metrics.events_fetched.add([&"x".repeat(500), "binary"], 1);
-        assert_eq!(metrics.events_fetched.at([&"x".repeat(MAX_LABEL_CHARS), "binary"]).get(), 1);
-    }
     #[test]
     fn an_account_is_shown_whole_and_accounts_are_bounded() {
         let metrics = Metrics::new();
@@ -525,4 +525,10 @@ mod tests {
         });
     }
 
+    #[test]
+    fn long_label_values_are_cut() {
+        let metrics = Metrics::new();
+        metrics.events_fetched.add([&"x".repeat(500), "binary"], 1);
+        assert_eq!(metrics.events_fetched.at([&"x".repeat(MAX_LABEL_CHARS), "binary"]).get(), 1);
+    }
 }

@@ -29,6 +29,9 @@ pub(super) async fn page(services: &Services) -> Response {
         }
         None => Vec::new(),
     };
+    if let Some(workers) = &services.workers {
+        workers.measure(&services.metrics, azulite_storage::clock::now_ms());
+    }
     let mut text = String::new();
     if let Err(error) = prometheus_client::encoding::text::encode_registry(&mut text, services.metrics.registry()) {
         tracing::error!(%error, "the metrics could not be printed");

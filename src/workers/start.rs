@@ -98,6 +98,24 @@ impl Workers {
         self.views.iter().map(|worker| worker.view(now_ms)).collect()
     }
 
+    /// Brings the metrics up to date that are looked up, not counted as something happens.
+    pub fn measure(&self, metrics: &Metrics, now_ms: i64) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for worker in &self.views {
+            let view = worker.view(now_ms);
+            let name = view.name.as_str();
+            metrics.worker_in_flight.at([name]).set(gauge(worker.jobs()));
+            metrics.worker_up.at([name]).set(i64::from(view.state == "up"));
+            for stage in &view.stages {
+                let at = stage.name.as_str();
+                metrics.worker_stage_in_flight.at([name, at]).set(gauge(stage.in_flight));
+                for (status, count) in &stage.ended {
+                    metrics.worker_stage_runs.at([name, at, status]).raise_to(*count);
+                }
+            }
+        }
+    }
+
     /// Lets each read again what may have changed on disk: its name, and what came of it. Blocks while they do.
     pub fn reload(&self) -> Vec<(String, Result<String, String>)> {
         self.views.iter().map(|worker| (worker.view(0).name, worker.reload())).collect()
@@ -217,7 +235,7 @@ pub fn sandbox(setting: &Setting<'_>, section: &config::SandboxWorker) -> Result
     let state_dir = setting.state_dir(&format!("sandbox-{}", section.name));
     // Its jobs are on disk: they do not end with the process.
     let upstream = (setting.connect)(false);
-    let sandbox = Sandbox::from_config(section, upstream, state_dir, setting.lease);
+    let sandbox = Sandbox::from_config(section, upstream, state_dir, setting.lease, setting.metrics.clone());
     let sandbox = Arc::new(sandbox.map_err(|reason| format!("workers.sandbox {:?}: {reason}", section.name))?);
     let stopped = sandbox.clone();
     Ok(Started { view: sandbox, stop: Box::new(move |grace| stopped.stop(grace)) })

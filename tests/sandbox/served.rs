@@ -74,6 +74,33 @@ fn after_a_kill_of_the_server_in_any_stage_there_is_one_task_and_one_final_statu
 }
 
 #[test]
+fn a_sandbox_worker_is_shown_by_metrics_readiness_and_the_overseer() {
+    let mut stand_in = StandIn::start(Kind::Cuckoo);
+    let mut server = Server::with(&config(&stand_in, "cuckoo"));
+    submit(&server, b"MZ one");
+    await_final(&server);
+    let page = server.client().get("/metrics").expect_status(200).text();
+    for line in [
+        "azulite_worker_jobs_total{worker=\"sandbox-box\",status=\"completed\"} 1",
+        "azulite_worker_job_seconds_count{worker=\"sandbox-box\"} 1",
+        "azulite_worker_in_flight{worker=\"sandbox-box\"} ",
+        "azulite_worker_up{worker=\"sandbox-box\"} 1",
+        "azulite_worker_stage_runs_total{worker=\"sandbox-box\",stage=\"submit\",status=\"completed\"} 1",
+        "azulite_worker_stage_in_flight{worker=\"sandbox-box\",stage=\"parse\"} 0",
+    ] {
+        assert!(page.lines().any(|l| l.starts_with(line)), "{line} is missing in\n{page}");
+    }
+    let listed = server.client().get("/api/azulite/v1/workers").expect_status(200).json();
+    let view = &listed["workers"][0];
+    assert_eq!((&view["where"], &view["stages"][0]["waiting"]), (&json!("server"), &json!(0)));
+    assert!(view["last_seen_ms"].is_i64() && view["stages"][0]["median_s"].is_f64(), "{view}");
+    server.announce("the sandbox is down");
+    stand_in.switch_off();
+    submit(&server, b"MZ two");
+    await_that("down", || server.client().get("/readyz").text().contains("worker sandbox-box: ready, but down: "));
+}
+
+#[test]
 fn results_are_events_like_those_of_any_plugin() {
     let stand_in = StandIn::start(Kind::Cuckoo);
     let server = Server::with(&config(&stand_in, "cuckoo"));

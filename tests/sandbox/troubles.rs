@@ -61,6 +61,23 @@ fn a_sandbox_that_is_off_uses_up_no_attempts_and_work_goes_on_by_itself() {
 }
 
 #[test]
+fn the_first_refused_connection_is_down_and_no_attempt() {
+    let mut bench = Bench::new(Kind::Cape);
+    // Were it asked a second time, that would be a minute later.
+    bench.options.rate_limits.insert("default".to_owned(), "1/min".to_owned());
+    bench.options.rate_limits.insert("status".to_owned(), "1/min".to_owned());
+    bench.options.rate_limits.insert("search".to_owned(), "1/min".to_owned());
+    bench.stand_in.switch_off();
+    bench.submit(b"MZ one");
+    let begun = std::time::Instant::now();
+    let sandbox = bench.start();
+    await_that("down", || sandbox.down().is_some());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!((bench.hub.held().finals.len(), sandbox.open_jobs()), (0, 1));
+    sandbox.stop(GRACE);
+}
+
+#[test]
 fn a_task_the_sandbox_forgot_is_submitted_again_as_an_attempt() {
     let mut bench = Bench::new(Kind::Cuckoo);
     bench.options.max_attempts = 1;

@@ -41,7 +41,9 @@ impl ApiError {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Off(text) | Self::Unknown(text) | Self::Refused(text) => text.clone(),
-            Self::Trouble(Trouble::Unreachable(text) | Trouble::Unsure(text) | Trouble::Local(text)) => text.clone(),
+            Self::Trouble(
+                Trouble::Unreachable(text) | Trouble::Refused(text) | Trouble::Unsure(text) | Trouble::Local(text),
+            ) => text.clone(),
             Self::Trouble(Trouble::Throttled(_)) => "asked too often".to_owned(),
             Self::Trouble(Trouble::TooLarge(limit)) => format!("the answer is longer than {limit} bytes"),
             Self::Trouble(Trouble::Stopped) => "stopped".to_owned(),

@@ -59,15 +59,22 @@ fn report(shared: &Shared, event: &str) {
             return;
         }
     };
-    let done = shared.hub(|hub| hub.report(&statuses)).or_else(|error| match error {
+    let whole = shared.hub(|hub| hub.report(&statuses)).map(|()| true);
+    let done = whole.or_else(|error| match error {
         HubError::Stopped => Err(HubError::Stopped),
         HubError::Refused(reason) => {
             let refused: Vec<StatusEvent> = statuses.iter().map(|status| without_results(status, &reason)).collect();
-            shared.hub(|hub| hub.report(&refused))
+            shared.hub(|hub| hub.report(&refused)).map(|()| false)
         }
     });
     match done {
-        Ok(()) => shared.health.done(Counted::Finish, now_ms()),
+        Ok(is_whole) => {
+            shared.health.done(Counted::Finish, now_ms());
+            if let Some(last) = statuses.last() {
+                let status = if is_whole { last.entity.status.as_str() } else { "error-output" };
+                shared.health.job_ended(status, last.entity.runtime);
+            }
+        }
         Err(HubError::Stopped) => return,
         Err(HubError::Refused(reason)) => {
             // Nobody will take a status about this event; its lease ends by itself.

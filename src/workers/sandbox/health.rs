@@ -1,8 +1,11 @@
 //! Whether the sandbox is there, and what the stages have done: for the stages themselves and for the overseer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::job::Failure;
+use crate::metrics::Metrics;
 use crate::workers::overseer::{Counts, LastError};
 use crate::workers::{StageView, Status};
 
@@ -32,10 +35,28 @@ impl Counted {
 #[derive(Debug, Default)]
 pub(super) struct Health {
     state: Mutex<State>,
-    submit: Counts,
-    check: Counts,
-    parse: Counts,
-    finish: Counts,
+    submit: StageCounts,
+    check: StageCounts,
+    parse: StageCounts,
+    finish: StageCounts,
+    /// How metrics call the worker.
+    name: String,
+    metrics: Arc<Metrics>,
+}
+
+/// One stage, which has one thread.
+#[derive(Debug, Default)]
+struct StageCounts {
+    counts: Counts,
+    /// When the run under way began, milliseconds since 1970.
+    begun_ms: AtomicI64,
+}
+
+impl StageCounts {
+    fn took_ms(&self, now_ms: i64) -> Option<i64> {
+        let begun_ms = self.begun_ms.load(Ordering::Relaxed);
+        (begun_ms > 0).then(|| now_ms.saturating_sub(begun_ms))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +68,18 @@ struct State {
 }
 
 impl Health {
+    /// Of the worker of this name.
+    pub(super) fn new(name: &str, metrics: Arc<Metrics>) -> Self {
+        Self { name: name.to_owned(), metrics, ..Self::default() }
+    }
+
+    /// A final status of a job is stored.
+    pub(super) fn job_ended(&self, status: &str, runtime_s: f64) {
+        self.metrics.worker_jobs.inc([&self.name, status]);
+        let runtime = Duration::try_from_secs_f64(runtime_s).unwrap_or_default();
+        self.metrics.worker_job_time.observe([&self.name], runtime);
+    }
+
     /// Why the sandbox is down.
     pub(super) fn down(&self) -> Option<String> {
         self.lock().down.as_ref().map(|(reason, _)| reason.clone())
@@ -78,20 +111,24 @@ impl Health {
 
     /// A run of a stage begins.
     pub(super) fn begun(&self, stage: Counted, now_ms: i64, is_retry: bool) {
-        self.counts(stage).begun(now_ms, is_retry);
+        let stage = self.counts(stage);
+        stage.begun_ms.store(now_ms, Ordering::Relaxed);
+        stage.counts.begun(now_ms, is_retry);
     }
 
     /// A run of a stage ended well.
     pub(super) fn done(&self, stage: Counted, now_ms: i64) {
-        self.counts(stage).ended(now_ms, Status::Completed);
+        let stage = self.counts(stage);
+        stage.counts.ended(now_ms, Status::Completed, stage.took_ms(now_ms));
     }
 
     /// A run of a stage failed.
     pub(super) fn failed(&self, stage: Counted, failure: &Failure, sha256: &str, time_ms: i64) {
         let status = Status::ALL.into_iter().find(|status| status.as_str() == failure.status);
         let status = status.unwrap_or(Status::ErrorException);
-        self.counts(stage).ended(time_ms, status);
-        self.counts(stage).failed(LastError {
+        let stage = self.counts(stage);
+        stage.counts.ended(time_ms, status, stage.took_ms(time_ms));
+        stage.counts.failed(LastError {
             time_ms,
             status: status.as_str().to_owned(),
             error: failure.error.clone(),
@@ -102,10 +139,10 @@ impl Health {
 
     /// What a stage has done.
     pub(super) fn view(&self, stage: Counted, now_ms: i64, in_flight: u64, slots: u64) -> StageView {
-        self.counts(stage).view(stage.as_str(), now_ms, in_flight, slots)
+        self.counts(stage).counts.view(stage.as_str(), now_ms, in_flight, slots)
     }
 
-    const fn counts(&self, stage: Counted) -> &Counts {
+    const fn counts(&self, stage: Counted) -> &StageCounts {
         match stage {
             Counted::Submit => &self.submit,
             Counted::Check => &self.check,

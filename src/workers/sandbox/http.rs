@@ -44,6 +44,8 @@ const STORE_MAX_BYTES: u64 = 16 << 20;
 pub(super) enum Trouble {
     /// Nobody answers, or somebody in front of the sandbox does, or it lets nobody in.
     Unreachable(String),
+    /// Nobody listens where it should be.
+    Refused(String),
     /// The connection broke after the request was sent: it may have been carried out.
     Unsure(String),
     /// It asks to be left alone for so long.
@@ -207,6 +209,7 @@ impl Http {
                 Passed::No(trouble) => Err(trouble),
             },
             Err(_) if form.failed().is_some() => Err(Trouble::Local(form.failed().unwrap_or_default().to_owned())),
+            Err(error) if is_refused(&error) => Err(Trouble::Refused(error.to_string())),
             Err(error) if never_sent(&error) => Err(Trouble::Unreachable(error.to_string())),
             Err(error) => Err(Trouble::Unsure(error.to_string())),
         }
@@ -217,16 +220,18 @@ impl Http {
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
-        request.call().map_err(|error| Trouble::Unreachable(error.to_string())).and_then(|response| {
-            match passed(response) {
-                Passed::Yes(response) => Ok(response),
-                Passed::No(trouble) => Err(trouble),
-            }
+        let failed = |error: ureq::Error| match is_refused(&error) {
+            true => Trouble::Refused(error.to_string()),
+            false => Trouble::Unreachable(error.to_string()),
+        };
+        request.call().map_err(failed).and_then(|response| match passed(response) {
+            Passed::Yes(response) => Ok(response),
+            Passed::No(trouble) => Err(trouble),
         })
     }
 
     /// Makes a request that may be made again until it brings something, at most `request_tries` times; being told to wait
-    /// is no try.
+    /// is no try, and where nobody listens nothing is tried again.
     fn again<T>(&self, call: Call, mut once: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
         let (mut tries, mut throttled) = (0, 0);
         loop {
@@ -314,6 +319,12 @@ pub(super) fn local(error: &io::Error) -> Trouble {
 
 fn unsure(trouble: Trouble) -> Trouble {
     if let Trouble::Unreachable(reason) = trouble { Trouble::Unsure(reason) } else { trouble }
+}
+
+/// True when nobody listens at the address.
+fn is_refused(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::ConnectionFailed)
+        || matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// True when a request cannot have arrived.

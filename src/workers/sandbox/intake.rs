@@ -32,7 +32,11 @@ pub(super) fn run(shared: &Shared) {
 fn register(shared: &Shared) -> bool {
     loop {
         match shared.hub(|hub| hub.register(&shared.announce())) {
-            Ok(()) => return true,
+            Ok(()) => {
+                let author = &shared.author;
+                tracing::info!(worker = author.name, version = author.version, url = shared.options.url, "registered");
+                return true;
+            }
             Err(HubError::Stopped) => return false,
             Err(HubError::Refused(reason)) => {
                 tracing::error!("{}: the registration is refused: {reason}", shared.author.name);
@@ -137,7 +141,11 @@ fn say(shared: &Shared, event: &BinaryEvent, status: &str, message: String) {
     let mut status = results::status(&shared.origin(event), status, 0.0);
     status.entity.message = message;
     let statuses = [status];
-    if let Err(HubError::Refused(reason)) = shared.hub(|hub| hub.report(&statuses)) {
-        tracing::error!("{}: a status is refused: {reason}", shared.author.name);
+    match shared.hub(|hub| hub.report(&statuses)) {
+        Ok(()) => statuses.iter().for_each(|status| shared.health.job_ended(&status.entity.status, 0.0)),
+        Err(HubError::Refused(reason)) => {
+            tracing::error!("{}: a status is refused: {reason}", shared.author.name);
+        }
+        Err(HubError::Stopped) => {}
     }
 }

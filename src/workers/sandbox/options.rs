@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
+use crate::metrics::Metrics;
 
 /// Which interface a sandbox speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +150,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Between two heartbeats of a job.
     pub heartbeat: Duration,
+    /// Where jobs are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Options {
@@ -185,6 +189,7 @@ impl Options {
             rate_limits: BTreeMap::new(),
             state_dir,
             heartbeat: Duration::from_secs(30),
+            metrics: Arc::default(),
         }
     }
 

@@ -75,6 +75,11 @@ impl Shared {
             ApiError::Trouble(Trouble::Stopped) => Verdict::Stopped,
             ApiError::Trouble(Trouble::Throttled(wait)) => Verdict::Later(wait),
             ApiError::Trouble(Trouble::Local(_)) => Verdict::Failed(Failure::new("error-runner", text, "")),
+            // There is nothing to ask: the next probe comes after `capacity_recheck`.
+            ApiError::Trouble(Trouble::Refused(reason)) => {
+                self.is_down(&reason);
+                Verdict::Down
+            }
             ApiError::Trouble(Trouble::Unreachable(_) | Trouble::Unsure(_)) => {
                 if self.is_up() {
                     Verdict::Failed(Failure::new("error-network", text, ""))
@@ -96,21 +101,34 @@ impl Shared {
     /// Asks whether the sandbox is there, and remembers.
     pub(super) fn is_up(&self) -> bool {
         let reason = match self.api.capacity() {
-            Err(ApiError::Trouble(Trouble::Unreachable(reason) | Trouble::Unsure(reason))) => reason,
+            Err(ApiError::Trouble(
+                Trouble::Unreachable(reason) | Trouble::Refused(reason) | Trouble::Unsure(reason),
+            )) => reason,
             Err(ApiError::Trouble(Trouble::Stopped)) => return false,
             Ok(_) | Err(_) => {
                 if let Some(since) = self.health.set_up() {
                     let seconds = now_ms().saturating_sub(since) / 1000;
-                    tracing::info!("{}: the sandbox is up again after {seconds} s", self.author.name);
+                    tracing::info!("{}: the sandbox is up again after {seconds} s", self.section());
                     self.stop.nudge();
                 }
                 return true;
             }
         };
-        if self.health.set_down(&reason, now_ms()) {
-            tracing::warn!("{}: the sandbox is down, its jobs wait: {reason}", self.author.name);
-        }
+        self.is_down(&reason);
         false
+    }
+
+    fn is_down(&self, reason: &str) {
+        if self.health.set_down(reason, now_ms()) {
+            let recheck = crate::config::format_duration(self.options.capacity_recheck);
+            let section = self.section();
+            tracing::warn!("{section}: the sandbox is down, its jobs wait, next look in {recheck}: {reason}");
+        }
+    }
+
+    /// What log lines call it: its section and its address.
+    fn section(&self) -> String {
+        format!("workers.sandbox {:?}, {}", self.options.name, self.options.url)
     }
 
     /// Waits while the sandbox is down; true when stopped.
@@ -228,7 +246,8 @@ struct Threads {
 }
 
 impl Sandbox {
-    /// As [`Sandbox::start`] with what the configuration says, and heartbeats that keep a lease of that length.
+    /// As [`Sandbox::start`] with what the configuration says. Heartbeats come every 30 s, or three times in a lease when
+    /// that is shorter.
     ///
     /// # Errors
     /// As [`Sandbox::start`].
@@ -237,10 +256,11 @@ impl Sandbox {
         upstream: Arc<dyn Upstream>,
         state_dir: std::path::PathBuf,
         lease: Duration,
+        metrics: Arc<crate::metrics::Metrics>,
     ) -> Result<Self, String> {
         let options = Options::from_config(config, state_dir);
         let heartbeat = options.heartbeat.min(lease / 3).max(Duration::from_millis(100));
-        Self::start(Options { heartbeat, ..options }, upstream)
+        Self::start(Options { heartbeat, metrics, ..options }, upstream)
     }
 
     /// Opens the folder of jobs and starts the stages.
@@ -266,7 +286,8 @@ impl Sandbox {
             category: "plugin".to_owned(),
             security: String::new(),
         };
-        let shared = Arc::new(Shared { options, author, upstream, api, store, health: Health::default(), stop });
+        let health = Health::new(&author.name, options.metrics.clone());
+        let shared = Arc::new(Shared { options, author, upstream, api, store, health, stop });
         let (alive, ended) = mpsc::channel::<()>();
         let mut threads = Vec::new();
         let stages: [(&str, Run); 7] = [
@@ -358,8 +379,10 @@ impl Overseen for Sandbox {
             name: shared.author.name.clone(),
             version: shared.author.version.clone(),
             consumer_version: shared.author.version.clone(),
+            place: SERVER.to_owned(),
             state: state.to_owned(),
             reason,
+            last_seen_ms: None,
             stages: Counted::ALL.map(stage).to_vec(),
             facts: BTreeMap::from([
                 ("kind".to_owned(), options.kind.as_str().to_owned()),
@@ -369,13 +392,11 @@ impl Overseen for Sandbox {
         }
     }
 
-    fn reload(&self) -> Result<String, String> {
-        Ok("nothing to reload".to_owned())
-    }
-}
-            place: SERVER.to_owned(),
-            last_seen_ms: None,
     fn jobs(&self) -> u64 {
         u64::try_from(self.open_jobs()).unwrap_or(u64::MAX)
     }
 
+    fn reload(&self) -> Result<String, String> {
+        Ok("nothing to reload".to_owned())
+    }
+}
