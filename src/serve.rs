@@ -524,7 +524,9 @@ impl Ready {
             let detail = match (view.reason.as_str(), view.facts.get(WARNING)) {
                 ("", None) => format!("{running} jobs under way"),
                 ("", Some(warning)) => format!("warning: {warning}"),
-                (reason, _) => format!("warning: {}: {reason}", view.state),
+                // The server is ready without it.
+                (reason, _) if view.state == "up" => format!("but waiting: {reason}"),
+                (reason, _) => format!("but {}: {reason}", view.state),
             };
             Subsystem { name: format!("worker {}", view.name), ready: true, detail }
         };

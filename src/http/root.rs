@@ -37,7 +37,11 @@ pub(super) fn readiness(subsystems: &[Subsystem]) -> Response {
     let mut page = String::new();
     for part in subsystems {
         let state = if part.ready { "ready" } else { "not ready" };
-        let gap = if part.detail.is_empty() { "" } else { ": " };
+        let gap = match part.detail.is_empty() {
+            true => "",
+            false if part.ready => ", ",
+            false => ": ",
+        };
         page.push_str(&format!("{}: {state}{gap}{}\n", part.name, part.detail));
     }
     let all_ready = subsystems.iter().all(|part| part.ready);

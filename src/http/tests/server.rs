@@ -214,7 +214,7 @@ async fn root_health_and_readiness() {
     assert_eq!((answer.status, answer.text()), (503, "log: ready\ncatalogue: not ready: replaying\n"));
     *server.readiness.0.lock().unwrap() = vec![part("log", true, "durability fsync")];
     let answer = server.get("/readyz").await;
-    assert_eq!((answer.status, answer.text()), (200, "log: ready: durability fsync\n"));
+    assert_eq!((answer.status, answer.text()), (200, "log: ready, durability fsync\n"));
     assert_eq!(server.get("/healthz").await.status, 200);
     server.stop().await;
 }
