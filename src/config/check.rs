@@ -164,7 +164,10 @@ pub(super) fn check(config: &Config, origins: &Origins, refused: &BTreeSet<KeyPa
         report.value(&KeyPath::of(key), &value, &message);
     }
     for (key, value, message) in super::workers::mistakes(&config.workers) {
-        report.value(&KeyPath::of(&key), &value, &message);
+        // An item of a list is where the list is.
+        let list = key.split('[').next().unwrap_or_default();
+        let origin = origins.of(&KeyPath::of(list)).clone();
+        report.problems.push(Problem { origin, key, value, message });
     }
     report.problems
 }

@@ -38,7 +38,7 @@ pub use workers::{
     Workers, YaraWorker, read_secret,
 };
 
-use layer::{Accepted, Setting};
+use layer::{Accepted, Given, Setting};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -220,11 +220,26 @@ fn sort(settings: &[Setting], problems: &mut Vec<Problem>) -> (Vec<Accepted>, BT
             Ok(setting) => accepted.push(setting),
             Err(problem) => {
                 refused.insert(setting.key.clone());
-                problems.push(problem);
+                let each = each_mistake(setting, &problem);
+                problems.extend(if each.is_empty() { vec![problem] } else { each });
             }
         }
     }
     (accepted, refused)
+}
+
+/// What is wrong with each item of a list of sections; empty for anything else.
+fn each_mistake(setting: &Setting, problem: &Problem) -> Vec<Problem> {
+    let Given::Typed(list) = &setting.given else { return Vec::new() };
+    if setting.key != KeyPath::of("workers.sandbox") {
+        return Vec::new();
+    }
+    let refused = |probe| {
+        let probe = Setting::typed(setting.key.clone(), probe, setting.origin.clone());
+        probe.checked().err().map(|problem| problem.message)
+    };
+    let each = workers::each_sandbox_mistake(list, refused).into_iter();
+    each.map(|(key, value, message)| Problem { origin: problem.origin.clone(), key, value, message }).collect()
 }
 
 /// Settings that pass alone fit together, because a later one replaces an earlier one of the same key; should that ever

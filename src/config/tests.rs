@@ -128,13 +128,35 @@ fn mistakes_in_a_list_of_sandboxes_name_line_item_and_key() {
     let section = |rest: &str| format!("[http]\n[[workers.sandbox]]\nname = \"a\"\nkind = \"cape\"\n{rest}");
     let got = |rest: &str| from_file(&section(rest)).join("\n");
     let missing = got("url = \"http://h\"\n");
-    assert!(missing.starts_with("2: workers.sandbox") && missing.contains("the key token_file is needed"), "{missing}");
+    assert!(missing.starts_with("2: workers.sandbox[1] \"a\".token_file"), "{missing}");
+    assert!(missing.contains("the key token_file is needed"), "{missing}");
     let scheme = got("url = \"h:80\"\ntoken_file = \"\"\n");
     assert!(scheme.contains("url = \"h:80\": allowed is http://HOST:PORT") && scheme.starts_with("2: "), "{scheme}");
     let parser = got("url = \"http://h\"\ntoken_file = \"\"\nparsers = [\"inof\"]\n");
     assert!(parser.contains("allowed is one of info, signatures"), "{parser}");
     let unknown = got("url = \"http://h\"\ntoken_file = \"\"\nprefetch = 1\n");
-    assert!(unknown.contains("prefetch: there is no such key"), "{unknown}");
+    assert!(unknown.contains("prefetch = 1: there is no such key"), "{unknown}");
+}
+
+#[test]
+fn every_mistake_of_every_sandbox_is_named_with_item_name_and_key() {
+    let file = "[[workers.sandbox]]\nname = \"lab\"\nkind = \"joe\"\nurl = \"h:80\"\nprefetch = 1\nmax_pending = 0\n\
+                [[workers.sandbox]]\nname = \"two\"\nkind = \"cape\"\nurl = \"http://h\"\ntoken_file = \"\"\n\
+                capacity_recheck = \"soon\"\nparsers = [\"inof\"]\n";
+    let got = from_file(file);
+    let starts = [
+        "1: workers.sandbox[1] \"lab\".token_file = (none): the key token_file is needed",
+        "1: workers.sandbox[1] \"lab\".kind = \"joe\": allowed is one of cuckoo, cape",
+        "1: workers.sandbox[1] \"lab\".prefetch = 1: there is no such key",
+        "1: workers.sandbox[1] \"lab\".url = \"h:80\": allowed is http://HOST:PORT",
+        "1: workers.sandbox[1] \"lab\".max_pending = 0: allowed is a whole number from 1",
+        "1: workers.sandbox[2] \"two\".capacity_recheck = \"soon\": allowed is ",
+        "1: workers.sandbox[2] \"two\".parsers = [\"inof\"]: parsers.0: allowed is one of info, signatures",
+    ];
+    for start in starts {
+        assert!(got.iter().any(|line| line.starts_with(start)), "{start}\n{got:#?}");
+    }
+    assert_eq!(got.len(), starts.len(), "{got:#?}");
 }
 
 #[test]

@@ -660,12 +660,11 @@ pub(super) fn mistakes(workers: &Workers) -> Vec<Mistake> {
     }
     for (index, sandbox) in workers.sandbox.iter().enumerate() {
         for (key, value, message) in sandbox_mistakes(sandbox) {
-            let name = format!("item {} ({:?}), {key} = {value}", index + 1, sandbox.name);
-            say("workers.sandbox", "[ .. ]".to_owned(), format!("{name}: {message}"));
+            say(&sandbox_key(index, &sandbox.name, key), value, message);
         }
         if workers.sandbox.iter().take(index).any(|earlier| earlier.name == sandbox.name) {
-            let message = format!("item {}: the name {:?} is taken by an earlier item", index + 1, sandbox.name);
-            say("workers.sandbox", "[ .. ]".to_owned(), message);
+            let message = "the name is taken by an earlier item".to_owned();
+            say(&sandbox_key(index, &sandbox.name, "name"), format!("{:?}", sandbox.name), message);
         }
     }
     let crits = &workers.crits;
@@ -681,6 +680,57 @@ pub(super) fn mistakes(workers: &Workers) -> Vec<Mistake> {
         if crits.api_key_file.as_os_str().is_empty() {
             let message = "allowed is the path of a file that holds the API key".to_owned();
             say("workers.crits.api_key_file", "\"\"".to_owned(), message);
+        }
+    }
+    found
+}
+
+/// A key of the sandbox at that place in the list, as messages write it: `workers.sandbox[1] "lab".url`.
+fn sandbox_key(index: usize, name: &str, key: &str) -> String {
+    let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+    format!("workers.sandbox[{}]{name}.{key}", index + 1)
+}
+
+/// The keys that a section cannot do without, with a value that is right.
+const NEEDED: [(&str, &str); 4] = [("name", "a"), ("kind", "cape"), ("url", "http://localhost"), ("token_file", "")];
+
+/// Everything that is wrong with a list of sandboxes that was refused as a whole: key, value, message. Each key is tried
+/// alone, by `refused`, in a section that is right otherwise.
+pub(super) fn each_sandbox_mistake(
+    list: &serde_json::Value,
+    refused: impl Fn(serde_json::Value) -> Option<String>,
+) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for (index, item) in list.as_array().into_iter().flatten().enumerate() {
+        let Some(item) = item.as_object() else { continue };
+        let name = item.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let needed = NEEDED.map(|(key, value)| (key.to_owned(), serde_json::Value::from(value)));
+        let mut good: serde_json::Map<_, _> = needed.into_iter().collect();
+        let mut bad = Vec::new();
+        for (key, _) in NEEDED.iter().filter(|(key, _)| !item.contains_key(*key)) {
+            bad.push(*key);
+            found.push((sandbox_key(index, name, key), "(none)".to_owned(), format!("the key {key} is needed")));
+        }
+        for (key, value) in item {
+            let mut probe = good.clone();
+            probe.insert(key.clone(), value.clone());
+            match refused(serde_json::Value::Array(vec![serde_json::Value::Object(probe)])) {
+                None => drop(good.insert(key.clone(), value.clone())),
+                Some(message) => {
+                    let inside = message.strip_prefix("0.").unwrap_or(&message);
+                    let message = inside.strip_prefix(key.as_str()).and_then(|rest| rest.strip_prefix(": "));
+                    bad.push(key);
+                    found.push((
+                        sandbox_key(index, name, key),
+                        value.to_string(),
+                        message.unwrap_or(inside).to_owned(),
+                    ));
+                }
+            }
+        }
+        if let Ok(sandbox) = serde_json::from_value::<SandboxWorker>(serde_json::Value::Object(good)) {
+            let more = sandbox_mistakes(&sandbox).into_iter().filter(|(key, ..)| !bad.contains(key));
+            found.extend(more.map(|(key, value, message)| (sandbox_key(index, name, key), value, message)));
         }
     }
     found
@@ -780,7 +830,8 @@ mod tests {
 
     fn mistakes_of(more: &str) -> String {
         let workers = Workers { sandbox: vec![sandbox(more).unwrap()], ..Workers::default() };
-        mistakes(&workers).into_iter().map(|(_, _, message)| message).collect::<Vec<_>>().join("\n")
+        let lines = mistakes(&workers).into_iter().map(|(key, value, message)| format!("{key} = {value}: {message}"));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -821,7 +872,10 @@ mod tests {
         assert!(sandbox(r#", "unknown": 1"#).unwrap_err().contains("unknown"));
         assert!(sandbox(r#", "rate_limits": {"create": ["often"]}"#).unwrap_err().contains("a number of requests"));
         let found = mistakes_of(r#", "max_pending": 0, "request_timeout": "0s", "rate_limits": {"x": []}"#);
-        assert!(found.contains("item 1 (\"c\"), max_pending = 0: allowed is a whole number from 1"), "{found}");
+        assert!(
+            found.contains("workers.sandbox[1] \"c\".max_pending = 0: allowed is a whole number from 1"),
+            "{found}"
+        );
         assert!(found.contains("request_timeout = \"0s\"") && found.contains("there is no such call"), "{found}");
         for url in ["sandbox:8090", "ftp://h", "http://", "http://a b", "http://user:pass@h"] {
             assert!(url_mistake(url).is_some(), "{url}");
