@@ -400,6 +400,10 @@ fn a_final_status_is_given_up_when_the_lease_is_over() {
         state.unavailable = true;
     });
     drop(fixture.script.until("the lease", |state| state.events.is_empty()));
+    // Before that its time has not begun.
+    while fixture.frame.view(0).stages[0].in_flight < 1 {
+        std::thread::yield_now();
+    }
     fixture.pass(Duration::from_secs(31 * 60));
     // The slot is free again, so a fetch is tried, which fails.
     drop(fixture.script.until("another fetch", |state| state.asked.len() > 1));
