@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::dead::{DeadError, DeadReport, MOST};
-use crate::dispatcher::leases::{self, Buried, BuryError, PlanError};
+use crate::dispatcher::leases::{self, Buried, PlanError};
 use crate::dispatcher::model::Timestamp;
 
 /// Whose waiting events are to become dead letters.
@@ -20,12 +20,12 @@ pub struct BuryRequest {
     pub dry_run: bool,
 }
 
-impl From<BuryError> for DeadError {
-    fn from(error: BuryError) -> Self {
+impl From<PlanError> for DeadError {
+    fn from(error: PlanError) -> Self {
         match error {
-            BuryError::Plan(PlanError::Index(error)) => error.into(),
-            BuryError::Plan(PlanError::Topic(error)) => Self::Stopped(error.to_string()),
-            BuryError::Append(error) => error.into(),
+            PlanError::Index(error) => error.into(),
+            PlanError::Topic(error) => Self::Stopped(error.to_string()),
+            PlanError::Append(error) => error.into(),
         }
     }
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use super::super::Dispatcher;
 use super::attempt::Attempt;
-use super::closing::{Gathered, KeptBack, PlanError};
+use super::closing::{Gathered, Kept, KeptBack, PlanError};
 use super::rows::{Job, Waiting, waiting_prefix};
-use crate::broker::AppendError;
 
 /// The status that the dead letters of such events have.
 const ABANDONED: &str = "abandoned";
-/// Rows of one commit.
-const AT_ONCE: usize = 200;
+/// Rows of one commit: each may hold an event of 3 MiB, and its letter holds that again.
+const AT_ONCE: usize = 16;
 
 /// What was ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +37,8 @@ impl Dispatcher {
         reason: &str,
         now_ms: i64,
         most: usize,
-    ) -> Result<Buried, BuryError> {
-        self.topic(&self.dead_topic()).map_err(PlanError::from)?;
+    ) -> Result<Buried, PlanError> {
+        self.topic(&self.dead_topic())?;
         let mut done = Buried::default();
         let total = |done: &Buried| usize::try_from(done.buried + done.given_up).unwrap_or(usize::MAX);
         while total(&done) < most {
@@ -64,18 +63,18 @@ impl Dispatcher {
         reason: &str,
         now_ms: i64,
         limit: usize,
-    ) -> Result<(u64, Vec<KeptBack>), BuryError> {
+    ) -> Result<(u64, Vec<KeptBack>), PlanError> {
         let log = self.broker.log().as_ref();
         let (mut gathered, mut put_back, mut buried) = (Gathered::default(), Vec::new(), 0);
         let mut edit = self.leases.edit(log, false);
-        let rows = edit.page(&waiting_prefix(name, version), limit).map_err(PlanError::from)?;
+        let rows = edit.page(&waiting_prefix(name, version), limit)?;
         for (key, bytes) in rows.into_iter().take(limit) {
             let Some(waiting) = Waiting::read(&key, &bytes) else { continue };
             if waiting.fresh {
-                put_back.push(KeptBack { waiting, why: reason.to_owned(), for_good: true, elsewhere: false });
+                put_back.push(KeptBack { waiting, why: reason.to_owned(), kept: Kept::ForGood, filters: 0 });
                 continue;
             }
-            let job = edit.get(&waiting.work.job_key()).map_err(PlanError::from)?;
+            let job = edit.get(&waiting.work.job_key())?;
             let mut attempts = job.and_then(|bytes| Job::read(&bytes)).unwrap_or_default().attempts;
             attempts.push(Attempt {
                 time_ms: now_ms,
@@ -89,32 +88,13 @@ impl Dispatcher {
             Self::bury_work(&mut edit, &waiting.work, attempts, None, now_ms, &mut gathered);
             buried += 1;
         }
-        let ending = self.with_letters(edit.finish(), gathered, now_ms).map_err(PlanError::from)?;
+        let ending = self.with_letters(edit.finish(), gathered, now_ms)?;
         let (plan, appends, ended) = ending.take();
         if plan.is_empty() {
             return Ok((0, put_back));
         }
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.leases.queue(log, vec![plan], |values, settle| {
-            let done = move |outcome: Result<_, AppendError>| {
-                settle.tell(outcome.is_ok());
-                drop(sender.send(outcome.map(drop)));
-            };
-            log.append_with(self.leases.lane(), appends, values, Box::new(done));
-        });
-        receiver.recv().unwrap_or(Err(AppendError::Closed))?;
+        self.commit_closing(plan, appends)?;
         self.closings_stored(ended, ABANDONED);
         Ok((buried, put_back))
     }
-}
-
-/// Why not everything was ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BuryError {
-    /// It could not be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// It could not be written.
-    #[error(transparent)]
-    Append(#[from] AppendError),
 }

@@ -31,7 +31,6 @@ use super::publish;
 use crate::broker::{Append, AppendError, LogStore, Value};
 
 pub use abandoned::Buried;
-pub(crate) use abandoned::BuryError;
 pub use attempt::Attempt;
 pub(crate) use closing::PlanError;
 pub(super) use closing::{Ended, Ending, Kept, KeptBack};
