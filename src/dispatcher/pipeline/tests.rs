@@ -117,6 +117,7 @@ fn a_completed_status_gives_its_results_and_closes_its_task() {
     let closed = ClosedTask {
         dequeued: DEQUEUED.into(),
         kafka_key: "tmp".into(),
+        author: "Carver".into(),
         status: "completed".into(),
         runtime: 1.5,
         ..ClosedTask::default()
