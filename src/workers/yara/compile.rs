@@ -20,7 +20,7 @@ use super::source;
 use crate::isolate::{CallError, Options, Patience, Pool, Program};
 
 /// What one file may take.
-const FILE_LIMIT: Duration = Duration::from_secs(20);
+const FILE_LIMIT: Duration = Duration::from_secs(60);
 /// What all of them may take.
 const SET_LIMIT: Duration = Duration::from_secs(600);
 /// Memory of a child that compiles.
