@@ -95,6 +95,7 @@ fn rules_are_shown_checked_and_reloaded_by_the_command_line() {
     assert!(reloaded.code == Some(0) && reloaded.stdout.contains("0 files left out"), "{reloaded:?}");
     fs::write(folder.path().join("a.yar"), "rule").unwrap();
     server.announce("the rules stay as they are");
+    server.announce("a rule file does not compile");
     let refused = server.cli(["rules", "reload"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("no rule file compiles"), "{refused:?}");
 }
