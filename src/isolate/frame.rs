@@ -6,8 +6,8 @@
 //! |--------|--------------------|-----------|------------|-----|
 //! | number | length of value, n | body size | value      | body |
 //!
-//! With the highest bit of the length set, the body does not follow: it is at the beginning of the file that child and
-//! parent share.
+//! With the highest bit of the length set, the body does not follow: it is in the file that child and parent share, at
+//! [`shared_place`]. A request may come before the last one is answered; their bodies do not meet.
 //!
 //! An answer, of the same number. Number 0 is the greeting: whether the child is ready.
 //!
@@ -33,6 +33,15 @@ const MARK: u32 = 1 << 31;
 
 /// Number of the request that tells a child what all others have in common; its answer is a [`Greeting`].
 pub(super) const SETUP: u64 = u64::MAX;
+
+/// Number of the request that has no answer: memory that was kept for large bodies is given back.
+pub(super) const TIDY: u64 = u64::MAX - 1;
+
+/// Largest body behind which the next request is sent already: nobody waits for long behind it.
+pub(super) const AHEAD_MAX: u64 = 16 << 20;
+
+/// Room for a body in the shared file, which takes no more memory than the bodies.
+const ROOM: u64 = 1 << 33;
 
 /// Length of the fixed part of a request.
 pub(super) const REQUEST_LEN: usize = 20;
@@ -90,6 +99,18 @@ pub(super) fn request(number: u64, value: &impl Serialize, body_bytes: u64, shar
     Some([fixed, value].concat())
 }
 
+/// The request with this number instead of its own.
+pub(super) fn renumber(request: &mut [u8], number: u64) {
+    if let Some(held) = request.first_chunk_mut() {
+        *held = number.to_le_bytes();
+    }
+}
+
+/// Where a body begins in the shared file: those of two requests in a row do not meet.
+pub(super) fn shared_place(number: u64) -> u64 {
+    (number % 2) * ROOM
+}
+
 /// A whole answer. `None` if the value is too long.
 pub(super) fn answer(number: u64, value: &impl Serialize) -> Option<Vec<u8>> {
     marked(number, &encoded(value)?, 0)
@@ -143,6 +164,18 @@ mod tests {
         assert_eq!(bytes, b"\x07\0\0\0\0\0\0\0\x03\0\0\x80\x2c\x01\0\0\0\0\0\0\x02ab");
         let header = RequestHeader::decode(bytes.first_chunk().unwrap()).unwrap();
         assert_eq!(header, RequestHeader { number: 7, value_len: 3, body_bytes: 300, shared: true });
+    }
+
+    #[test]
+    fn a_request_gets_its_number_when_it_is_sent() {
+        let mut bytes = request(0, &"ab", 300, true).unwrap();
+        renumber(&mut bytes, 7);
+        assert_eq!(bytes, request(7, &"ab", 300, true).unwrap());
+    }
+
+    #[test]
+    fn bodies_of_requests_in_a_row_do_not_meet() {
+        assert!(shared_place(7).abs_diff(shared_place(8)) >= ROOM);
     }
 
     #[test]

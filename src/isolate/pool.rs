@@ -11,7 +11,7 @@ use std::{fmt, io};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::worker::Worker;
+use super::worker::{Body, Deadline, TIDY_AFTER, Wire, Worker, is_shared};
 use super::{CallError, Limits, Program, frame};
 
 /// A pool's properties.
@@ -30,6 +30,8 @@ pub struct Options {
     /// What every child is told before its first request.
     pub setup: Option<Arc<Vec<u8>>>,
     /// Large bodies go through memory that child and parent share, not through the socket: worth it above some megabytes.
+    /// And a request goes to a child that is at work on one that is not too large, which has the next without waiting for
+    /// it. Worth it when the pool has more callers than children.
     pub shared: bool,
 }
 
@@ -79,12 +81,67 @@ struct Shared {
 struct State {
     /// The one used last is at the end.
     idle: Vec<(Worker, Instant)>,
+    /// Those that work and take the next request already.
+    at_work: Vec<Arc<Line>>,
+    /// Calls that wait for a child, and how many of them need one that has nothing to do.
+    waiting: usize,
+    waiting_for_idle: usize,
     /// Those that work and those that do not, and those that are being started.
     alive: usize,
 }
 
-/// Where a new child is wanted.
-type Order = SyncSender<io::Result<Worker>>;
+/// What the pool's thread is for.
+enum Order {
+    /// A new child is wanted there.
+    Start(SyncSender<io::Result<Worker>>),
+    /// A child that has nothing to do keeps memory for large bodies.
+    Tidy,
+}
+
+/// A child at work, for the call that comes after the one that has it.
+struct Line {
+    wire: Arc<Wire>,
+    /// The next request's.
+    number: u64,
+    handed: Mutex<Handed>,
+    came: Condvar,
+}
+
+enum Handed {
+    NotYet,
+    /// `None`: it was lost.
+    Over(Option<Worker>),
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, Handed> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the child. The call that has it ends in time, and then hands it over.
+    fn turn(&self) -> Option<Worker> {
+        let mut handed = self.lock();
+        loop {
+            match std::mem::replace(&mut *handed, Handed::NotYet) {
+                Handed::Over(worker) => return worker,
+                Handed::NotYet => handed = self.came.wait(handed).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn hand(&self, worker: Option<Worker>) {
+        *self.lock() = Handed::Over(worker);
+        self.came.notify_one();
+    }
+}
+
+/// What a call gets.
+enum Place<'a> {
+    /// A child that has nothing to do.
+    First(Lease<'a>),
+    /// The next turn of one that works.
+    Next(Arc<Line>),
+}
 
 impl Pool {
     /// A pool without children.
@@ -129,19 +186,63 @@ impl Pool {
         patience: Patience,
         piece: &mut dyn FnMut(P) -> Result<(), CallError>,
     ) -> Result<A, CallError> {
-        let mut lease = self.lease()?;
-        let worker = lease.worker.as_mut().ok_or(CallError::Died)?;
-        worker.number += 1;
-        let Some(framed) = frame::request(worker.number, request, size, worker.shares(size)) else {
-            lease.free();
-            return Err(CallError::Garbled("the request is too long"));
+        let shared = self.shared.options.shared;
+        let framed = frame::request(0, request, size, shared && is_shared(size));
+        let framed = framed.ok_or(CallError::Garbled("the request is too long"))?;
+        let mut piece = |bytes: &[u8]| piece(frame::value(bytes).ok_or(CallError::Garbled("a piece of it is none"))?);
+        if !shared {
+            return self.lease()?.first(framed, Body::Read(body, size), patience, &mut piece);
+        }
+        let mut held = Vec::new();
+        if !is_shared(size) {
+            held.resize(usize::try_from(size).unwrap_or_default(), 0);
+            body.read_exact(&mut held).map_err(CallError::Source)?;
+        }
+        let mut left = None;
+        loop {
+            let body = match &mut left {
+                _ if !is_shared(size) => Body::Held(&held),
+                Some(left) => Body::Read(left, size),
+                None => Body::Read(&mut *body, size),
+            };
+            match self.place(true)? {
+                Place::First(lease) => return lease.first(framed, body, patience, &mut piece),
+                Place::Next(line) => match self.next(&line, &framed, body, patience, &mut piece) {
+                    Some(answer) => return answer,
+                    None => left = Some(line.wire.left(line.number)),
+                },
+            }
+        }
+    }
+
+    /// A call that has the next turn. `None` if the child is lost to the call before: there are others, and the body is still
+    /// where it was left.
+    fn next<A: DeserializeOwned>(
+        &self,
+        line: &Line,
+        request: &[u8],
+        body: Body<'_>,
+        patience: Patience,
+        piece: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Option<Result<A, CallError>> {
+        let size = body.len();
+        let sent = line.wire.send(line.number, request.to_vec(), body, Deadline::new(patience.limit.into()));
+        let Some(mut worker) = line.turn() else {
+            return match sent {
+                Ok(()) | Err(CallError::Died) => None,
+                Err(error) => Some(Err(error)),
+            };
         };
-        let answer = worker.exchange(framed, body, size, patience, &mut |bytes| {
-            piece(frame::value(bytes).ok_or(CallError::Garbled("a piece of it is none"))?)
-        })?;
-        let answer = frame::value(&answer).ok_or(CallError::Garbled("it is no answer to this request"))?;
-        lease.free();
-        Ok(answer)
+        let mut lease = Lease { pool: self, worker: None, line: None, well: false };
+        if let Err(error) = sent {
+            // One whose body cannot be read was sent nothing.
+            lease.well = matches!(error, CallError::Source(_));
+            lease.worker = Some(worker);
+            return Some(Err(error));
+        }
+        worker.was_sent(line.number, size);
+        lease.worker = Some(worker);
+        Some(lease.answer(patience, size <= frame::AHEAD_MAX, piece))
     }
 
     /// Starts children until there are `count`, at most as many as the pool may have, and tells them what they are told
@@ -169,35 +270,54 @@ impl Pool {
 
     /// A child for one call: one that is free, a new one, or the next that becomes free.
     fn lease(&self) -> Result<Lease<'_>, CallError> {
+        match self.place(false)? {
+            Place::First(lease) => Ok(lease),
+            Place::Next(_) => Err(CallError::Busy),
+        }
+    }
+
+    /// As [`Self::lease`]; with `next`, the next turn of a child that works is as good, unless others wait for its end.
+    fn place(&self, next: bool) -> Result<Place<'_>, CallError> {
         let until = Instant::now() + self.shared.options.wait;
         let mut state = self.shared.lock();
         loop {
             while let Some((mut worker, _)) = state.idle.pop() {
                 // Not the next file's fault when it was ended while it had nothing to do.
                 if worker.lives() {
-                    return Ok(Lease { shared: &self.shared, worker: Some(worker), well: false });
+                    let lease = Lease { pool: self, worker: Some(worker), line: None, well: false };
+                    return Ok(Place::First(lease));
                 }
                 state.alive -= 1;
             }
             if state.alive < self.shared.options.workers.max(1) {
                 state.alive += 1;
                 drop(state);
-                return self.started();
+                return self.started().map(Place::First);
+            }
+            if next
+                && state.waiting_for_idle == 0
+                && let Some(line) = state.at_work.pop()
+            {
+                return Ok(Place::Next(line));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(CallError::Busy);
             }
+            state.waiting += 1;
+            state.waiting_for_idle += usize::from(!next);
             state = self.shared.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+            state.waiting_for_idle -= usize::from(!next);
         }
     }
 
     fn started(&self) -> Result<Lease<'_>, CallError> {
         // Without a worker it gives the place back.
-        let mut lease = Lease { shared: &self.shared, worker: None, well: false };
+        let mut lease = Lease { pool: self, worker: None, line: None, well: false };
         let (order, answered) = sync_channel(1);
         let stopped = || CallError::Start("the thread that starts children stopped".into());
-        self.orders.send(order).map_err(|_| stopped())?;
+        self.orders.send(Order::Start(order)).map_err(|_| stopped())?;
         let worker = answered.recv().map_err(|_| stopped())?.map_err(|error| CallError::Start(error.to_string()))?;
         self.shared.started.fetch_add(1, Ordering::Relaxed);
         lease.worker = Some(worker);
@@ -220,24 +340,50 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// Processor time after which a child is not used any more.
+    fn worn(&self) -> Duration {
+        Duration::from_secs(self.options.limits.cpu_seconds / 2)
+    }
+
+    /// Something changed that calls may wait for.
+    fn tell(&self, state: &State) {
+        if state.waiting > 0 {
+            self.freed.notify_all();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the pool's thread does, until the pool is gone.
     fn keep(&self, orders: &Receiver<Order>) {
+        let mut large = false;
         loop {
-            match orders.recv_timeout(self.options.idle) {
-                Ok(order) => {
+            let wait = if large { TIDY_AFTER.min(self.options.idle) } else { self.options.idle };
+            match orders.recv_timeout(wait) {
+                Ok(Order::Start(order)) => {
                     // Nobody waits any more: the child goes.
                     let Options { program, setup, shared, .. } = &self.options;
                     order.send(Worker::start(program, setup.clone(), *shared)).ok();
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::Tidy) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.stop_idle(Instant::now());
+            large = self.tidy_idle(Instant::now());
         }
+    }
+
+    /// Gives back what those keep that have nothing to do; whether some still keep it.
+    fn tidy_idle(&self, now: Instant) -> bool {
+        let mut large = false;
+        for (worker, _) in &mut self.lock().idle {
+            // One that does not take it is found dead by the next call.
+            worker.tidy(now).ok();
+            large |= worker.is_large();
+        }
+        large
     }
 
     fn stop_idle(&self, now: Instant) {
@@ -255,13 +401,73 @@ impl Shared {
 
 /// A place among the children, and mostly the child that has it.
 struct Lease<'a> {
-    shared: &'a Shared,
+    pool: &'a Pool,
     worker: Option<Worker>,
+    /// Where the next call waits, if there is one.
+    line: Option<Arc<Line>>,
     /// The child can take another call.
     well: bool,
 }
 
 impl Lease<'_> {
+    /// A call that has a child with nothing to do. Where bodies are shared, the next one may send its request before the
+    /// answer to this one is there.
+    fn first<A: DeserializeOwned>(
+        mut self,
+        request: Vec<u8>,
+        body: Body<'_>,
+        patience: Patience,
+        piece: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Result<A, CallError> {
+        let next = self.pool.shared.options.shared && body.len() <= frame::AHEAD_MAX;
+        self.worker.as_mut().ok_or(CallError::Died)?.begin(request, body, patience)?;
+        self.answer(patience, next, piece)
+    }
+
+    /// The answer to what was sent.
+    fn answer<A: DeserializeOwned>(
+        mut self,
+        patience: Patience,
+        next: bool,
+        piece: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Result<A, CallError> {
+        if next {
+            self.offer();
+        }
+        let worker = self.worker.as_mut().ok_or(CallError::Died)?;
+        let answer = worker.finish(patience, piece)?;
+        let babbles = worker.babbles();
+        if babbles && !self.is_followed() {
+            return Err(CallError::Garbled("something follows it"));
+        }
+        let answer = frame::value(&answer).ok_or(CallError::Garbled("it is no answer to this request"))?;
+        self.free();
+        Ok(answer)
+    }
+
+    /// The next request may be sent.
+    fn offer(&mut self) {
+        let Some(worker) = self.worker.as_ref().filter(|worker| worker.busy < self.pool.shared.worn()) else { return };
+        let (wire, number) = (Arc::clone(&worker.wire), worker.number + 1);
+        let line = Arc::new(Line { wire, number, handed: Mutex::new(Handed::NotYet), came: Condvar::new() });
+        self.line = Some(Arc::clone(&line));
+        let mut state = self.pool.shared.lock();
+        state.at_work.push(line);
+        self.pool.shared.tell(&state);
+    }
+
+    /// Whether another call counts on the child; from now on, none will that does not already.
+    fn is_followed(&mut self) -> bool {
+        let Some(line) = &self.line else { return false };
+        let mut state = self.pool.shared.lock();
+        let place = state.at_work.iter().position(|offered| Arc::ptr_eq(offered, line));
+        if let Some(place) = place {
+            state.at_work.swap_remove(place);
+            self.line = None;
+        }
+        place.is_none()
+    }
+
     /// The call went well.
     fn free(mut self) {
         self.well = true;
@@ -270,18 +476,30 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        let worn = Duration::from_secs(self.shared.options.limits.cpu_seconds / 2);
-        match self.worker.take() {
-            Some(worker) if self.well && worker.busy < worn => {
-                self.shared.lock().idle.push((worker, Instant::now()));
-            }
-            Some(worker) => {
-                drop(worker);
-                self.shared.lost.fetch_add(u64::from(!self.well), Ordering::Relaxed);
-                self.shared.lock().alive -= 1;
-            }
-            None => self.shared.lock().alive -= 1,
+        let shared = &self.pool.shared;
+        let line = if self.is_followed() { self.line.take() } else { None };
+        let mut worker = self.worker.take();
+        let had = worker.is_some();
+        if line.is_some() && self.well {
+            line.iter().for_each(|line| line.hand(worker.take()));
+            return;
         }
-        self.shared.freed.notify_one();
+        let kept = worker.take_if(|worker| self.well && worker.busy < shared.worn());
+        // A child that is not kept ends before there is another.
+        drop(worker);
+        shared.lost.fetch_add(u64::from(had && !self.well), Ordering::Relaxed);
+        line.iter().for_each(|line| line.hand(None));
+        let large = kept.as_ref().is_some_and(Worker::is_large);
+        let mut state = shared.lock();
+        match kept {
+            Some(worker) => state.idle.push((worker, Instant::now())),
+            None => state.alive -= 1,
+        }
+        shared.tell(&state);
+        drop(state);
+        if large {
+            // Without its thread the pool is at its end.
+            self.pool.orders.send(Order::Tidy).ok();
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::frame::{Greeting, REQUEST_LEN, RequestHeader, SETUP, answer, encoded, piece, value};
+use super::frame::{Greeting, REQUEST_LEN, RequestHeader, SETUP, TIDY, answer, encoded, piece, shared_place, value};
 use super::{Limits, confine};
 
 /// What a child can do.
@@ -50,7 +50,7 @@ impl dyn Pieces + '_ {
     }
 }
 
-/// Body bytes whose memory is kept for the next request.
+/// Body bytes whose memory is kept for the next request. Of shared bodies the parent says when more is given back.
 const KEPT: usize = 32 << 20;
 
 /// Starts the service, which may still read what it needs, confines this process for good, and answers what comes in
@@ -96,6 +96,10 @@ fn answer_all<S: Service>(mut service: S, limits: &Limits, socket: &UnixStream, 
             Err(error) => return Err(error),
         }
         let header = RequestHeader::decode(&fixed).ok_or(ErrorKind::InvalidData)?;
+        if header.number == TIDY {
+            tidy(&mut held);
+            continue;
+        }
         let most = if header.number == SETUP { limits.setup_bytes } else { limits.body_bytes };
         let size = usize::try_from(header.body_bytes).ok().filter(|_| header.body_bytes <= most);
         let size = size.ok_or(ErrorKind::InvalidData)?;
@@ -106,7 +110,7 @@ fn answer_all<S: Service>(mut service: S, limits: &Limits, socket: &UnixStream, 
         }
         let body = held.get_mut(..size).ok_or(ErrorKind::InvalidData)?;
         if header.shared {
-            shared.read_exact_at(body, 0)?;
+            shared.read_exact_at(body, shared_place(header.number))?;
         } else {
             input.read_exact(body)?;
         }
@@ -118,9 +122,15 @@ fn answer_all<S: Service>(mut service: S, limits: &Limits, socket: &UnixStream, 
             answer(header.number, &service.answer(request, body, &mut pieces))
         };
         output.write_all(&framed.ok_or(ErrorKind::InvalidData)?)?;
-        if held.len() > KEPT {
-            held.truncate(KEPT);
-            held.shrink_to_fit();
+        if !header.shared && size > KEPT {
+            tidy(&mut held);
         }
+    }
+}
+
+fn tidy(held: &mut Vec<u8>) {
+    if held.len() > KEPT {
+        held.truncate(KEPT);
+        held.shrink_to_fit();
     }
 }

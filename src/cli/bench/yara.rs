@@ -4,6 +4,7 @@
 //! The files were read once before, so that no turn pays for the disk they come from. Archives are scanned as they are, as
 //! the tool does. The tool compiles its rules in every run: what it takes for an empty file is taken off its time.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use super::files::files;
 use super::report::{Column, Report, Run};
 use super::{Bounds, Case, Folder, Shown};
 use crate::cli::walk::{Found, open};
-use crate::workers::yara::{Children, Externals, Publish, RuleSet, Scan, ScannerOptions, Scanners, Wanted, build};
+use crate::workers::yara::{
+    Children, Externals, Publish, RuleSet, Scan, ScannerOptions, Scanners, Wanted, build, jobs_at_once,
+};
 
 const COLUMNS: [Column; 7] = [
     Column { title: "MB/s", key: "mb_s", digits: 1 },
@@ -123,14 +126,17 @@ fn scan(
     Ok(u64::try_from(hits)?)
 }
 
-/// Bytes, hits and time of all files on so many threads.
+/// Bytes, hits and time of all files with so many scanners, and as many jobs at once as the worker has.
 fn scan_all(scanners: &Scanners, files: &[Found], threads: u16) -> anyhow::Result<(u64, u64, Duration)> {
     let (next, bytes, hits) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let work = || -> anyhow::Result<()> {
         while let Some(found) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             let one = || {
-                let size = open(found)?.metadata()?.len();
-                let hit = scan(scanners, "", size, || Ok(Box::new(File::open(&found.path)?)))?;
+                let file = open(found)?;
+                let size = file.metadata()?.len();
+                let file = Cell::new(Some(file));
+                let again = || file.take().map_or_else(|| File::open(&found.path), Ok);
+                let hit = scan(scanners, "", size, || Ok(Box::new(again()?)))?;
                 bytes.fetch_add(size, Ordering::Relaxed);
                 hits.fetch_add(hit, Ordering::Relaxed);
                 anyhow::Ok(())
@@ -141,8 +147,8 @@ fn scan_all(scanners: &Scanners, files: &[Found], threads: u16) -> anyhow::Resul
     };
     let begun = Instant::now();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+        let jobs: Vec<_> = (0..jobs_at_once(threads.into())).map(|_| scope.spawn(work)).collect();
+        jobs.into_iter().try_for_each(|job| job.join().map_err(|_| anyhow!("a thread panicked"))?)
     })?;
     Ok((bytes.into_inner(), hits.into_inner(), begun.elapsed()))
 }

@@ -26,7 +26,7 @@ pub use directory::{FILE_MAX_BYTES, FILES_MAX, LeftOut, TOTAL_MAX_BYTES, Wanted}
 pub use engine::{CHILD, Role, serve};
 pub use packages::{Distribution, PackageReport, Packages, Report, TopMember};
 pub use rulebook::{Listing, ReloadError, Rulebook};
-pub use scanner::{FileHits, Findings, Publisher, ScannerOptions, Scanners};
+pub use scanner::{FileHits, Findings, Publisher, ScannerOptions, Scanners, jobs_at_once};
 pub use score::{Scored, Top};
 pub use source::Problem;
 pub use worker::{NAME, Options, Yara};

@@ -34,6 +34,12 @@ pub struct ScannerOptions {
     pub max_nesting: u32,
 }
 
+/// Jobs for so many scanners: while one is scanned, another is read, or its results are stored.
+#[must_use]
+pub fn jobs_at_once(threads: usize) -> usize {
+    threads.saturating_mul(2)
+}
+
 /// A rule set and the children that scan with it.
 #[derive(Debug)]
 pub struct Scanners {

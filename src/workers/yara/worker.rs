@@ -13,7 +13,7 @@ use super::compile::Children;
 use super::directory::{LeftOut, Wanted};
 use super::packages::{Distribution, Packages, Report, TopMember};
 use super::rulebook::{Listing, ReloadError, Rulebook, Watch};
-use super::scanner::{Findings, Scanners};
+use super::scanner::{Findings, Scanners, jobs_at_once};
 use super::score::{self, Scored};
 use super::{events, rule_texts};
 use crate::dispatcher::model::{Author, BinaryEvent, Datastream, PluginEvent, Timestamp};
@@ -309,7 +309,7 @@ impl Worker for Yara {
     }
 
     fn slots(&self) -> usize {
-        self.options.threads
+        jobs_at_once(self.options.threads)
     }
 
     fn bulk(&self) -> usize {
