@@ -219,6 +219,12 @@ impl<const N: usize, M: Clone, C: MetricConstructor<M>> Labelled<N, M, C> {
         }
         self.family.get_or_create_owned(&labels)
     }
+
+    /// Forgets all series, for labels that name what comes and goes.
+    pub fn clear(&self) {
+        self.family.clear();
+        self.series.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Counters by `N` labels.
@@ -440,6 +446,8 @@ metrics! {
         histograms(["worker"], 0, &BUCKETS_B);
     yara_rules: Gauges<0> = "azulite_yara_rules", "YARA rules in use", gauges([], 0);
     yara_rule_files: Gauges<1> = "azulite_yara_rule_files", "YARA rule files in use and left out", gauges(["state"], 0);
+    yara_rule_file_left_out: Gauges<1> = "azulite_yara_rule_file_left_out",
+        "1 for each YARA rule file that is left out; the first 100 of them", gauges(["file"], 1);
     yara_reload_failed: Gauges<0> = "azulite_yara_reload_failed", "1 when the last reload of YARA rules changed nothing",
         gauges([], 0);
     worker_in_flight: Gauges<1> = "azulite_worker_in_flight", "Jobs that built-in workers have taken and not ended",

@@ -365,6 +365,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
              other machines"
         ));
     }
+    if config.workers.yara.enabled {
+        let dir = config.workers.yara.rules_dir(&config.storage.data_dir);
+        if let Err(error) = std::fs::metadata(&dir) {
+            warnings.push(format!(
+                "workers.yara.rules_dir = {:?}: {error}; the worker does nothing until there are rules",
+                dir.display().to_string()
+            ));
+        }
+    }
     for (name, source) in &config.sources {
         for overwritten in ["cleanup.policy", "retention.ms"] {
             if source.kafka.config.contains_key(overwritten) {

@@ -18,6 +18,8 @@ use crate::isolate::CallError;
 const POLL: Duration = Duration::from_secs(2);
 /// Those who may wait for a reload at once: one whose set is built, and one that reads the directory behind it.
 const RELOADS_MAX: usize = 2;
+/// Files left out that metrics name.
+const NAMED_MAX: usize = 100;
 /// How long after children failed it is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -123,7 +125,7 @@ impl Rulebook {
         let passing = matches!(built, Err(ReloadError::Scanners(_) | ReloadError::Build(BuildError::Child(_))));
         last.again = passing.then(|| Instant::now() + AGAIN);
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = built.as_ref().err().map(ToString::to_string);
-        self.count(built.is_err());
+        self.count(built.as_ref().err());
         match &built {
             Ok(set) => {
                 let rules = &set.rules;
@@ -148,15 +150,24 @@ impl Rulebook {
         built
     }
 
-    fn count(&self, failed: bool) {
+    fn count(&self, failed: Option<&ReloadError>) {
         let metrics = &self.options.metrics;
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let set = self.current();
         let rules = set.as_ref().map(|set| &set.rules);
         metrics.yara_rules.at([]).set(rules.map_or(0, |rules| number(rules.rules())));
         metrics.yara_rule_files.at(["in use"]).set(rules.map_or(0, |rules| number(rules.files.len())));
-        metrics.yara_rule_files.at(["left out"]).set(rules.map_or(0, |rules| number(rules.left_out.len())));
-        metrics.yara_reload_failed.at([]).set(i64::from(failed));
+        let left_out = match failed {
+            // Nothing of what the directory holds now is in use.
+            Some(ReloadError::Build(BuildError::Nothing { left_out, .. })) => left_out.as_slice(),
+            Some(_) | None => rules.map_or(&[][..], |rules| &rules.left_out),
+        };
+        metrics.yara_rule_files.at(["left out"]).set(number(left_out.len()));
+        metrics.yara_rule_file_left_out.clear();
+        for file in left_out.iter().take(NAMED_MAX) {
+            metrics.yara_rule_file_left_out.at([&file.path]).set(1);
+        }
+        metrics.yara_reload_failed.at([]).set(i64::from(failed.is_some()));
     }
 
     fn built(&self) -> Result<Arc<Scanners>, ReloadError> {
@@ -239,7 +250,8 @@ fn watch((stop, stopped): &(Mutex<bool>, Condvar), rulebook: &Rulebook) {
     let poll = POLL.min(*reload_settle).max(Duration::from_millis(50));
     // A change, and since when the directory looks like this.
     let mut changed: Option<(Fingerprint, Instant)> = None;
-    let mut warned = false;
+    // The first reload has said it already.
+    let mut warned = directory::fingerprint(rules_dir).is_err();
     loop {
         let held = stop.lock().unwrap_or_else(PoisonError::into_inner);
         let (held, _) = stopped.wait_timeout_while(held, poll, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
