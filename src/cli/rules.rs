@@ -26,7 +26,7 @@ pub(super) fn child(args: &YaraChild) -> Exit {
 /// Does what `command` says.
 pub(super) fn run(global: &Global, config: &Config, command: &RulesCommand) -> Exit {
     output::finish(match command {
-        RulesCommand::Check { dir } => check(global, config, dir),
+        RulesCommand::Check { path } => check(global, config, path),
         RulesCommand::List => list(global, config),
         RulesCommand::Reload => reload(global, config),
         RulesCommand::Report { name, version } => report(global, config, name, version),
@@ -71,18 +71,75 @@ fn show(global: &Global, listing: &Listing) -> Result<Exit, Refusal> {
     }
     let hash = listing.hash.as_deref().unwrap_or("none");
     let (dir, files, rules) = (output::printable(&listing.dir), listing.files.len(), listing.rules);
-    writeln!(out, "{dir}: {files} files, {rules} rules, set {hash}, {} files left out", listing.errors.len())?;
+    let (files, rules, left_out) =
+        (counted(files, "file"), counted(rules, "rule"), counted(listing.errors.len(), "file"));
+    writeln!(out, "{dir}: {files}, {rules}, set {hash}, {left_out} left out")?;
     out.flush()?;
     Ok(Exit::Done)
 }
 
-/// Prints the report over a package: JSON, with or without `--json`, as the absorbed scanner sent it.
-fn report(_global: &Global, config: &Config, name: &str, version: &str) -> Result<Exit, Refusal> {
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Prints the report over a package; with `--json`, as the absorbed scanner sent it.
+fn report(global: &Global, config: &Config, name: &str, version: &str) -> Result<Exit, Refusal> {
     let path = format!("/api/azulite/v1/rules/packages/{}/{}", encoded(name), encoded(version));
     let report = server(config)?.get_json::<serde_json::Value>(&path)?;
-    let unknown = || Refusal::failed(format!("nothing is known of package {name} {version}"));
-    output::print_json(&mut output::stdout(), &report.ok_or_else(unknown)?)?;
+    let report = report.ok_or_else(|| Refusal::failed(format!("nothing is known of package {name} {version}")))?;
+    let out = &mut output::stdout();
+    if global.json {
+        output::print_json(out, &report)?;
+    } else {
+        print_report(out, &report)?;
+    }
     Ok(Exit::Done)
+}
+
+/// A line for each distribution, then what the package comes to.
+fn print_report(out: &mut impl Write, report: &serde_json::Value) -> std::io::Result<()> {
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => output::printable(text).into_owned(),
+        other @ (serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::Array(_)
+        | serde_json::Value::Object(_)) => other.to_string(),
+    };
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let joined = |value: &serde_json::Value| match list(value).iter().map(text).collect::<Vec<_>>() {
+        rules if rules.is_empty() => "-".to_owned(),
+        rules => rules.join(", "),
+    };
+    let of = |value: &serde_json::Value, key: &str| value.get(key).cloned().unwrap_or_default();
+    let package = format!("{} {}", text(&of(report, "name")), text(&of(report, "version")));
+    if let Some(reason) = report.get("reason") {
+        writeln!(out, "{package}: every scan failed: {}", text(reason))?;
+        return out.flush();
+    }
+    let mut table = Table::new(&["FILE", "SCORE", "RULES", "TOP MEMBER", "SHA256"]);
+    for one in list(&of(report, "distributions")) {
+        let top = of(&of(&one, "top_member"), "path");
+        table.row([
+            text(&of(&one, "filename")),
+            text(&of(&one, "score")),
+            joined(&of(&one, "rules_matched")),
+            text(&top),
+            text(&of(&one, "sha256")),
+        ]);
+    }
+    table.print(out)?;
+    for error in list(&of(report, "errors")) {
+        writeln!(out, "{}", text(&error))?;
+    }
+    let (score, rules) = (text(&of(report, "score")), joined(&of(report, "rules_matched")));
+    let most = text(&of(&of(report, "top_member"), "sha256"));
+    writeln!(
+        out,
+        "{package}: score {score}, rules {rules}, most malicious {most}, set {}",
+        text(&of(report, "commit"))
+    )?;
+    out.flush()
 }
 
 /// The result of `check` with `--json`.
@@ -127,10 +184,9 @@ fn check(global: &Global, config: &Config, dir: &Path) -> Result<Exit, Refusal> 
 fn print(out: &mut impl Write, checked: &Checked) -> std::io::Result<()> {
     print_troubles(out, &checked.errors, &checked.need_signatures)?;
     let hash = checked.hash.as_ref().map(|hash| format!(", set {hash}")).unwrap_or_default();
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let [files, errors] =
-        [(checked.files.len(), "file"), (checked.errors.len(), "error")].map(|(n, of)| counted(n, of));
-    writeln!(out, "{files}, {}{hash}, {errors}", counted(checked.rules, "rule"))?;
+    let (files, rules, errors) =
+        (counted(checked.files.len(), "file"), counted(checked.rules, "rule"), counted(checked.errors.len(), "error"));
+    writeln!(out, "{files}, {rules}{hash}, {errors}")?;
     out.flush()
 }
 

@@ -16,11 +16,11 @@ pub struct Rules {
 /// What to do with rules.
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
-    /// Compile the rules below a directory and say what is wrong with them
+    /// Compile the rules below a directory, or of one file, and say what is wrong with them
     Check {
-        /// Directory with .yar and .yara files
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
+        /// Directory with .yar and .yara files, or one such file
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
     },
     /// Show the rules that the server scans with, and what it left out
     List,

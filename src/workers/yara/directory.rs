@@ -84,17 +84,15 @@ pub(super) struct Snapshot {
     pub(super) left_out: Vec<LeftOut>,
 }
 
-/// Reads the rule files below `root`, in the order of their paths.
+/// Reads the rule files below `root`, in the order of their paths; or that one file, with what it includes.
 ///
 /// # Errors
 /// The directory itself cannot be read.
 pub(super) fn read(root: &Path, wanted: &Wanted) -> io::Result<Snapshot> {
-    let root = fs::canonicalize(root)?;
-    let mut reader = Reader { root: &root, bytes: BTreeMap::new(), total: 0 };
     let mut snapshot = Snapshot::default();
-    let mut paths = Vec::new();
+    let (root, paths) = paths(root, &mut snapshot.left_out)?;
+    let mut reader = Reader { root: &root, bytes: BTreeMap::new(), total: 0 };
     let mut total = 0;
-    walk(&root, &mut paths, &mut snapshot.left_out)?;
     for path in paths {
         let Some(path) = path.to_str().map(str::to_owned) else {
             let path = path.to_string_lossy().into_owned();
@@ -139,9 +137,7 @@ pub(super) struct Fingerprint(BTreeMap<PathBuf, (u64, i64, i64, u64)>);
 /// # Errors
 /// It cannot be read.
 pub(super) fn fingerprint(root: &Path) -> io::Result<Fingerprint> {
-    let root = fs::canonicalize(root)?;
-    let mut paths = Vec::new();
-    walk(&root, &mut paths, &mut Vec::new())?;
+    let (root, paths) = paths(root, &mut Vec::new())?;
     let state = |path: PathBuf| {
         // Gone in between: that is a state, too.
         let found = fs::metadata(root.join(&path)).ok();
@@ -149,6 +145,22 @@ pub(super) fn fingerprint(root: &Path) -> io::Result<Fingerprint> {
         (path, of)
     };
     Ok(Fingerprint(paths.into_iter().map(state).collect()))
+}
+
+/// The folder that `root` means, and the paths of all files below it, sorted; of a file its folder, and its name alone.
+fn paths(root: &Path, left_out: &mut Vec<LeftOut>) -> io::Result<(PathBuf, Vec<PathBuf>)> {
+    let root = fs::canonicalize(root)?;
+    let mut paths = Vec::new();
+    if let (false, Some(folder), Some(name)) = (root.is_dir(), root.parent(), root.file_name()) {
+        let name = PathBuf::from(name);
+        if name.to_str().and_then(namespace).is_none() {
+            let path = name.to_string_lossy().into_owned();
+            left_out.push(LeftOut { path, line: 0, reason: "its name does not end in .yar or .yara".into() });
+        }
+        return Ok((folder.to_owned(), vec![name]));
+    }
+    walk(&root, &mut paths, left_out)?;
+    Ok((root, paths))
 }
 
 /// Paths of all files below `root`, sorted.
@@ -327,6 +339,20 @@ impl Flat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_file_is_read_alone_with_its_includes() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("a.yar", "include \"b.inc\""), ("b.inc", "rule b { condition: true }"), ("c.yar", "")] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let snapshot = read(&folder.path().join("a.yar"), &Wanted::default()).unwrap();
+        let files: Vec<_> = snapshot.files.iter().map(|file| (file.path.as_str(), file.namespace.as_str())).collect();
+        assert_eq!((files, snapshot.left_out), (vec![("a.yar", "a")], vec![]));
+        let snapshot = read(&folder.path().join("b.inc"), &Wanted::default()).unwrap();
+        assert_eq!((snapshot.files.len(), snapshot.left_out[0].path.as_str()), (0, "b.inc"));
+        assert!(snapshot.left_out[0].reason.contains(".yara"), "{:?}", snapshot.left_out);
+    }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
