@@ -6,6 +6,8 @@ use super::Kind;
 
 /// Paths listed in a report.
 const LISTED_MAX: usize = 20;
+/// Faults listed in a report.
+const FAULTS_MAX: usize = 5;
 /// Passwords and compression methods listed in a report.
 const WORDS_MAX: usize = 16;
 
@@ -75,6 +77,8 @@ pub struct Report {
     pub tries_cut: bool,
     /// The first fault: where and what.
     pub corrupt: Option<String>,
+    /// The next ones that say something else, at most four.
+    pub further: Vec<String>,
     /// How many faults there were.
     pub faults: u64,
     /// The first limit reached; see [`LimitName`].
@@ -109,6 +113,7 @@ impl Report {
             passwords: Vec::new(),
             tries_cut: false,
             corrupt: None,
+            further: Vec::new(),
             faults: 0,
             limit: None,
             unsupported: 0,
@@ -142,8 +147,13 @@ impl Report {
             notes.push(format!("{}: no password{cut} opens them", counted(self.encrypted, "encrypted member")));
         }
         if let Some(reason) = &self.corrupt {
-            let more = if self.faults > 1 { format!(" ({} faults)", self.faults) } else { String::new() };
-            notes.push(format!("archive corrupt: {reason}{more}"));
+            let named = std::iter::once(reason).chain(&self.further).map(String::as_str).collect::<Vec<_>>();
+            let all = if u64::try_from(named.len()).is_ok_and(|named| named < self.faults) {
+                format!(" ({} faults)", self.faults)
+            } else {
+                String::new()
+            };
+            notes.push(format!("archive corrupt: {}{all}", named.join(", ")));
         }
         if self.unsupported > 0 {
             let methods = self.methods.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
@@ -168,7 +178,12 @@ impl Report {
 
     pub(super) fn note_fault(&mut self, reason: String) {
         self.faults = self.faults.saturating_add(1);
-        self.corrupt.get_or_insert(reason);
+        match &self.corrupt {
+            None => self.corrupt = Some(reason),
+            Some(first) if *first == reason || self.further.contains(&reason) => {}
+            Some(_) if self.further.len() + 1 < FAULTS_MAX => self.further.push(reason),
+            Some(_) => {}
+        }
     }
 
     pub(super) fn note_limit(&mut self, name: LimitName, limit: u64, value: u64) {
@@ -201,4 +216,20 @@ impl Report {
 
 fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_faults_are_named_and_the_others_counted() {
+        let mut report = Report::new(Kind::Zip);
+        report.note_fault("a: cut off".into());
+        assert_eq!(report.notes(1), ["archive corrupt: a: cut off"]);
+        report.note_fault("b: checksum".into());
+        assert_eq!(report.notes(1), ["archive corrupt: a: cut off, b: checksum"]);
+        (0..9).for_each(|number| report.note_fault(format!("{number}")));
+        assert_eq!(report.notes(1), ["archive corrupt: a: cut off, b: checksum, 0, 1, 2 (11 faults)"]);
+    }
 }
