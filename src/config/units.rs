@@ -50,12 +50,19 @@ fn size_unit(suffix: &str) -> Option<u64> {
     BINARY.iter().chain(&DECIMAL).find(|(name, _)| *name == bare).map(|(_, unit)| *unit)
 }
 
-/// `bytes` with the largest binary suffix that loses nothing.
+/// `bytes` with the largest suffix that loses nothing; a binary one unless it takes more digits than a decimal one.
 pub fn format_size(bytes: u64) -> String {
-    BINARY
-        .iter()
-        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
-        .map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+    let fits = |units: &'static [(&str, u64)]| {
+        units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)).map(|(name, unit)| (bytes / unit, name))
+    };
+    match (fits(&BINARY), fits(&DECIMAL)) {
+        (Some((binary, _)), Some((decimal, name))) if decimal < binary => match *name {
+            "K" => format!("{decimal}kB"),
+            name => format!("{decimal}{name}B"),
+        },
+        (Some((number, name)), _) => format!("{number}{name}"),
+        (None, _) => bytes.to_string(),
+    }
 }
 
 /// The duration that `text` stands for.
@@ -255,6 +262,7 @@ mod tests {
             assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
         }
         assert_eq!(format_size(8 << 20), "8Mi");
+        assert_eq!((format_size(128_000_000), format_size(64_000)), ("128MB".into(), "64kB".into()));
     }
 
     #[test]
