@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::events::{sourced, with};
+use crate::support::process::signal;
 use crate::support::{Config, Server, await_that};
 
 fn rule(name: &str) -> String {
@@ -15,6 +16,11 @@ fn rule(name: &str) -> String {
 
 /// A server with this file of rules; a second one does not compile.
 fn server(rules: &str) -> (Server, tempfile::TempDir) {
+    server_with(rules, "rescan")
+}
+
+/// One for which new rules mean this.
+fn server_with(rules: &str, rules_change: &str) -> (Server, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.yar"), rules).unwrap();
     fs::write(folder.path().join("broken.yar"), "rule broken {\n condition: $missing }").unwrap();
@@ -22,6 +28,7 @@ fn server(rules: &str) -> (Server, tempfile::TempDir) {
     let config = Config::examples()
         .set("workers.yara", "enabled", "true")
         .set("workers.yara", "reload_settle", "\"1h\"")
+        .set("workers.yara", "rules_change", &format!("{rules_change:?}"))
         .set("workers.yara", "rules_dir", &literal(folder.path()));
     let mut server = Server::with(&config);
     server.announce("a rule file is left out");
@@ -58,7 +65,9 @@ fn history_is_scanned_once_with_each_set_of_rules() {
     assert_eq!(listing["errors"][0]["line"], 2);
     let ready = server.client().get("/readyz").text();
     assert!(ready.contains("1 rule files are left out: broken.yar line 2"), "{ready}");
-    assert!(server.client().get("/metrics").text().contains("azulite_yara_rule_files{state=\"left out\"} 1"));
+    let metrics = server.client().get("/metrics").text();
+    assert!(metrics.contains("azulite_yara_rule_files{state=\"left out\"} 1"), "{metrics}");
+    assert!(metrics.contains("azulite_yara_rule_file_left_out{file=\"broken.yar\"} 1"), "{metrics}");
     let sha256 = submit(&server, b"a needle");
     await_that("the first scan", || statuses(&server, &sha256).len() == 1);
     let (old, word) = statuses(&server, &sha256).remove(0);
@@ -82,6 +91,40 @@ fn history_is_scanned_once_with_each_set_of_rules() {
 }
 
 #[test]
+fn only_what_comes_later_is_scanned_with_new_rules_if_they_are_for_what_comes() {
+    let (server, folder) = server_with(&rule("old"), "forward");
+    let before = submit(&server, b"a needle");
+    await_that("the first scan", || statuses(&server, &before).len() == 1);
+    let old = statuses(&server, &before);
+    fs::write(folder.path().join("a.yar"), rule("new")).unwrap();
+    server.client().post("/api/azulite/v1/rules/reload", b"").expect_status(200);
+    // The last of these is taken after everything that history could bring.
+    for number in 0..3 {
+        let later = submit(&server, format!("needle {number}").as_bytes());
+        await_that("the scan of what comes later", || statuses(&server, &later).len() == 1);
+        assert_ne!(statuses(&server, &later)[0].0, old[0].0);
+    }
+    assert_eq!(statuses(&server, &before), old);
+}
+
+#[test]
+fn a_hangup_signal_reads_the_rules_again() {
+    let (server, folder) = server(&rule("old"));
+    let rules = || server.client().get("/api/azulite/v1/rules").expect_status(200).json();
+    let old = rules()["hash"].clone();
+    fs::write(folder.path().join("a.yar"), rule("new")).unwrap();
+    fs::remove_file(folder.path().join("broken.yar")).unwrap();
+    signal(server.pid(), "HUP");
+    await_that("the new rules", || rules()["hash"] != old);
+    let named = || server.client().get("/metrics").text().contains("azulite_yara_rule_file_left_out{");
+    await_that("metrics of the new rules", || !named());
+    let sha256 = submit(&server, b"a needle");
+    await_that("a scan", || statuses(&server, &sha256).len() == 1);
+    let hash = rules()["hash"].as_str().unwrap().to_owned();
+    assert!(statuses(&server, &sha256)[0].0.ends_with(&hash[..8]));
+}
+
+#[test]
 fn rules_are_shown_checked_and_reloaded_by_the_command_line() {
     let (mut server, folder) = server(&rule("old"));
     let listed = server.cli(["rules", "list"]);
@@ -89,6 +132,13 @@ fn rules_are_shown_checked_and_reloaded_by_the_command_line() {
     assert!(listed.stdout.contains("broken.yar:2: undefined string"), "{listed:?}");
     let checked = server.cli(["rules".into(), "check".into(), folder.path().as_os_str().to_owned()]);
     assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert!(checked.stdout.contains("1 file, 1 rule, set ") && checked.stdout.contains(", 1 error\n"), "{checked:?}");
+    let one = server.cli(["rules".into(), "check".into(), folder.path().join("a.yar").into_os_string()]);
+    assert!(one.code == Some(0) && one.stdout.contains("1 file, 1 rule, set "), "{one:?}");
+    let sha256 = submit(&server, b"a needle");
+    await_that("a scan", || statuses(&server, &sha256).len() == 1);
+    let report = server.cli(["rules", "report", "p", "1"]);
+    assert!(report.stdout.contains("p 1: score 3, rules a.old, most malicious "), "{report:?}");
     fs::remove_file(folder.path().join("broken.yar")).unwrap();
     assert_eq!(server.cli(["rules".into(), "check".into(), folder.path().as_os_str().to_owned()]).code, Some(0));
     let reloaded = server.cli(["rules", "reload"]);
