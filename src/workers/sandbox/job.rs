@@ -45,9 +45,9 @@ pub(super) struct Submit {
     /// How many submissions were begun; part of the mark that each carries.
     #[serde(default)]
     pub(super) begun: u32,
-    /// When the last of them was begun.
+    /// When the sandbox did not list the last of them for the first time; 0 before.
     #[serde(default)]
-    pub(super) begun_ms: i64,
+    pub(super) missed_ms: i64,
 }
 
 /// How far a submission is.

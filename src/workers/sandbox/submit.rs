@@ -67,7 +67,10 @@ fn submit(shared: &Shared, event: &str) -> Duration {
             Duration::ZERO
         }
         Ok(Submitted::NotSeenYet(next_ms)) => {
-            shared.change(event, |job| job.submit.next_ms = next_ms);
+            shared.change(event, |job| {
+                job.submit.next_ms = next_ms;
+                job.submit.missed_ms = if job.submit.missed_ms == 0 { now_ms() } else { job.submit.missed_ms };
+            });
             Duration::ZERO
         }
         Ok(Submitted::NoRoom(reason)) => {
@@ -138,7 +141,10 @@ fn try_submit(shared: &Shared, job: &Job) -> Result<Submitted, ApiError> {
                 }
                 // What a sandbox has taken it may list a while later only.
                 let patience = i64::try_from(shared.options.capacity_recheck.as_millis()).unwrap_or(i64::MAX);
-                let (now, over) = (now_ms(), job.submit.begun_ms.saturating_add(patience));
+                let now = now_ms();
+                let missed = if job.submit.missed_ms == 0 { now } else { job.submit.missed_ms };
+                let over = missed.saturating_add(patience);
+                // A clock that was set back makes nobody wait longer.
                 if now < over && over <= now.saturating_add(patience) {
                     return Ok(Submitted::NotSeenYet(over));
                 }
@@ -213,7 +219,7 @@ fn create(shared: &Shared, job: &Job) -> Result<Submitted, ApiError> {
     let begun = shared.change(&job.event, |job| {
         job.submit.state = SubmitState::Begun;
         job.submit.begun = job.submit.begun.saturating_add(1);
-        job.submit.begun_ms = now_ms();
+        job.submit.missed_ms = 0;
         job.mark()
     });
     let Some(mark) = begun else { return Err(Trouble::Stopped.into()) };
