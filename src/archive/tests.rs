@@ -154,7 +154,7 @@ fn notes_name_the_trouble() {
     assert!(report.is_troubled());
     assert_eq!(notes[0], "archive limit: max_ratio = 200 reached: 999");
     assert_eq!(notes[1], "1 encrypted member: no password opens them");
-    assert_eq!(notes[2], "archive corrupt: a: checksum differs (2 faults)");
+    assert_eq!(notes[2], "archive corrupt: a: checksum differs, b: checksum differs");
     assert_eq!(notes[3], "2 members with unknown compression method 14, 93");
     assert!(
         notes[4].starts_with("20 of 25 members above 10 bytes: f0 (11), f1 (11)") && notes[4].ends_with("f19 (11)")

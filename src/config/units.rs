@@ -56,10 +56,7 @@ pub fn format_size(bytes: u64) -> String {
         units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)).map(|(name, unit)| (bytes / unit, name))
     };
     match (fits(&BINARY), fits(&DECIMAL)) {
-        (Some((binary, _)), Some((decimal, name))) if decimal < binary => match *name {
-            "K" => format!("{decimal}kB"),
-            name => format!("{decimal}{name}B"),
-        },
+        (Some((binary, _)), Some((decimal, name))) if decimal < binary => format!("{decimal}{name}B"),
         (Some((number, name)), _) => format!("{number}{name}"),
         (None, _) => bytes.to_string(),
     }
@@ -262,7 +259,7 @@ mod tests {
             assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
         }
         assert_eq!(format_size(8 << 20), "8Mi");
-        assert_eq!((format_size(128_000_000), format_size(64_000)), ("128MB".into(), "64kB".into()));
+        assert_eq!((format_size(128_000_000), format_size(64_000)), ("128MB".into(), "64000".into()));
     }
 
     #[test]
