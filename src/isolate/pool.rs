@@ -98,6 +98,9 @@ enum Order {
     Tidy,
 }
 
+/// How often a call that waits behind another one looks whether there is a child elsewhere.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// A child at work, for the call that comes after the one that has it.
 struct Line {
     wire: Arc<Wire>,
@@ -111,6 +114,8 @@ enum Handed {
     NotYet,
     /// `None`: it was lost.
     Over(Option<Worker>),
+    /// Nobody waits for it any more.
+    GivenUp,
 }
 
 impl Line {
@@ -118,20 +123,33 @@ impl Line {
         self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the child. The call that has it ends in time, and then hands it over.
-    fn turn(&self) -> Option<Worker> {
+    /// Waits for the child. The call that has it ends in time, and then hands it over. `None` if the child is lost, or if
+    /// there is one `elsewhere` before that call has ended.
+    fn turn(&self, elsewhere: impl Fn() -> bool) -> Option<Worker> {
         let mut handed = self.lock();
         loop {
-            match std::mem::replace(&mut *handed, Handed::NotYet) {
-                Handed::Over(worker) => return worker,
-                Handed::NotYet => handed = self.came.wait(handed).unwrap_or_else(PoisonError::into_inner),
+            if let Handed::Over(worker) = &mut *handed {
+                return worker.take();
+            }
+            let (held, waited) = self.came.wait_timeout(handed, LOOK).unwrap_or_else(PoisonError::into_inner);
+            handed = held;
+            if waited.timed_out() && matches!(*handed, Handed::NotYet) && elsewhere() {
+                *handed = Handed::GivenUp;
+                return None;
             }
         }
     }
 
-    fn hand(&self, worker: Option<Worker>) {
-        *self.lock() = Handed::Over(worker);
+    /// Gives the child to the call that waits for it; `None` says that it was lost. The child comes back if nobody waits: it
+    /// is at work on what nobody wants.
+    fn hand(&self, worker: Option<Worker>) -> Option<Worker> {
+        let mut handed = self.lock();
+        if matches!(*handed, Handed::GivenUp) {
+            return worker;
+        }
+        *handed = Handed::Over(worker);
         self.came.notify_one();
+        None
     }
 }
 
@@ -227,7 +245,7 @@ impl Pool {
     ) -> Option<Result<A, CallError>> {
         let size = body.len();
         let sent = line.wire.send(line.number, request.to_vec(), body, Deadline::new(patience.limit.into()));
-        let Some(mut worker) = line.turn() else {
+        let Some(mut worker) = line.turn(|| self.has_room()) else {
             return match sent {
                 Ok(()) | Err(CallError::Died) => None,
                 Err(error) => Some(Err(error)),
@@ -266,6 +284,12 @@ impl Pool {
     pub fn counts(&self) -> Counts {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts { started: count(&self.shared.started), lost: count(&self.shared.lost) }
+    }
+
+    /// Whether a call would get a child at once.
+    fn has_room(&self) -> bool {
+        let state = self.shared.lock();
+        !state.idle.is_empty() || state.alive < self.shared.options.workers.max(1)
     }
 
     /// A child for one call: one that is free, a new one, or the next that becomes free.
@@ -480,15 +504,17 @@ impl Drop for Lease<'_> {
         let line = if self.is_followed() { self.line.take() } else { None };
         let mut worker = self.worker.take();
         let had = worker.is_some();
-        if line.is_some() && self.well {
-            line.iter().for_each(|line| line.hand(worker.take()));
-            return;
+        if let Some(line) = line.as_ref().filter(|_| self.well) {
+            match line.hand(worker.take()) {
+                None => return,
+                Some(unwanted) => drop(unwanted),
+            }
         }
         let kept = worker.take_if(|worker| self.well && worker.busy < shared.worn());
         // A child that is not kept ends before there is another.
         drop(worker);
         shared.lost.fetch_add(u64::from(had && !self.well), Ordering::Relaxed);
-        line.iter().for_each(|line| line.hand(None));
+        line.iter().for_each(|line| drop(line.hand(None)));
         let large = kept.as_ref().is_some_and(Worker::is_large);
         let mut state = shared.lock();
         match kept {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::as_conversions, reason = "a test may panic")]
 
 mod archives;
+mod queue;
 mod rules;
 mod support;
 
