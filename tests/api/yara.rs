@@ -64,7 +64,7 @@ fn history_is_scanned_once_with_each_set_of_rules() {
     assert_eq!((&listing["rules"], &listing["errors"][0]["path"]), (&1.into(), &"broken.yar".into()));
     assert_eq!(listing["errors"][0]["line"], 2);
     let ready = server.client().get("/readyz").text();
-    assert!(ready.contains("1 rule files are left out: broken.yar line 2"), "{ready}");
+    assert!(ready.contains("1 rule file is left out: broken.yar line 2"), "{ready}");
     let metrics = server.client().get("/metrics").text();
     assert!(metrics.contains("azulite_yara_rule_files{state=\"left out\"} 1"), "{metrics}");
     assert!(metrics.contains("azulite_yara_rule_file_left_out{file=\"broken.yar\"} 1"), "{metrics}");

@@ -353,9 +353,8 @@ impl Worker for Yara {
             ("rule_files".to_owned(), listing.files.len().to_string()),
             ("rule_files_left_out".to_owned(), listing.errors.len().to_string()),
         ];
-        if let Some(LeftOut { path, line, reason }) = listing.errors.first() {
-            let warning = format!("{} rule files are left out: {path} line {line}: {reason}", listing.errors.len());
-            facts.push((WARNING.to_owned(), warning));
+        if !listing.errors.is_empty() {
+            facts.push((WARNING.to_owned(), left_out(&listing.errors)));
         }
         if let Some(failure) = listing.failure {
             // The stronger one: nothing of what the directory holds now is in use. Without any rules it is `down`.
@@ -367,6 +366,22 @@ impl Worker for Yara {
         }
         facts
     }
+}
+
+/// Which files are left out, and why: the first of them.
+fn left_out(errors: &[LeftOut]) -> String {
+    const NAMED: usize = 10;
+    let name = |LeftOut { path, line, reason }: &LeftOut| match line {
+        0 => format!("{path}: {reason}"),
+        line => format!("{path} line {line}: {reason}"),
+    };
+    let mut named: Vec<String> = errors.iter().take(NAMED).map(name).collect();
+    if errors.len() > NAMED {
+        named.push(format!("and {} more", errors.len() - NAMED));
+    }
+    let files =
+        if errors.len() == 1 { "1 rule file is".to_owned() } else { format!("{} rule files are", errors.len()) };
+    format!("{files} left out: {}", named.join("; "))
 }
 
 /// Size of the content as the event says.
