@@ -137,7 +137,9 @@ impl Frame {
     ) -> std::io::Result<Arc<Self>> {
         let slots = worker.slots().max(1);
         let name = worker.announce().entity.name;
-        let (state, changed, counts) = (Mutex::default(), Condvar::new(), Counts::default());
+        // Heartbeats count from here, however late their thread comes to run.
+        let state = Mutex::new(State { beat: Some((options.now)()), ..State::default() });
+        let (changed, counts) = (Condvar::new(), Counts::default());
         let shared = Arc::new(Shared { worker, upstream, options, metrics, slots, state, changed, counts });
         let frame = Arc::new(Self { shared: shared.clone(), threads: Mutex::default() });
         let spawn = |role: &str, work: fn(&Arc<Shared>)| {
@@ -603,7 +605,7 @@ impl Shared {
             let beats = state.beat.is_some_and(|beat| now.saturating_duration_since(beat) >= self.options.heartbeat);
             let open: Vec<Arc<Open>> = state.open.values().cloned().collect();
             // Without jobs the time runs from the next one on.
-            if beats || open.is_empty() || state.beat.is_none() {
+            if beats || open.is_empty() {
                 state.beat = Some(now);
             }
             let outdated = state.registered.as_ref().map(|plugin| plugin.entity.version.clone());
