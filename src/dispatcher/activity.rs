@@ -12,7 +12,7 @@ const RATE_SPAN_MS: i64 = 5 * 60_000;
 /// Time that is counted together, milliseconds.
 const BUCKET_MS: i64 = 10_000;
 /// Characters of an error that are kept.
-const ERROR_CHARS: usize = 1000;
+const ERROR_CHARS: usize = 250;
 /// Runs whose time is remembered, the last ones.
 const MOST_TIMES: usize = 100;
 /// Words of statuses that are told apart; clients may send any.

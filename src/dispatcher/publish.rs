@@ -78,7 +78,8 @@ impl Prepared {
 ///
 /// # Durability
 /// `Ok` only after everything is durable; all events that can be published are in one commit, but for statuses that make
-/// many megabytes of dead letters: each of those is, with its letter.
+/// many megabytes of dead letters: each of those is, with its letter. An error may then come after some are stored; sending
+/// them again does no harm.
 pub(super) async fn post(dispatcher: Arc<Dispatcher>, request: PostRequest) -> Result<PostAnswer, PostError> {
     let params = PostParams::parse(&request.query);
     let dispatcher = begin(dispatcher, params.pause_plugins).await;

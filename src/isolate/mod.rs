@@ -29,7 +29,7 @@ pub use serve::{Pieces, Service, serve};
 pub struct Limits {
     /// Address space.
     pub memory_bytes: u64,
-    /// Processor time of its whole life. The pool stops a child that has had half of it.
+    /// Processor time of its whole life. A child that has had half of it gets no other call, but for one that it has already.
     pub cpu_seconds: u64,
     /// Size of the bytes of one request.
     pub body_bytes: u64,
@@ -54,7 +54,8 @@ impl Program {
     }
 }
 
-/// Why a call has no answer. The child it had is gone, but for [`CallError::Busy`].
+/// Why a call has no answer. The child it had is gone, but for [`CallError::Busy`], and for [`CallError::Source`] when the
+/// child was at work on something else.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The bytes to send could not be read.

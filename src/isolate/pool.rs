@@ -243,7 +243,7 @@ impl Pool {
         patience: Patience,
         piece: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
     ) -> Option<Result<A, CallError>> {
-        let size = body.len();
+        let (size, begun) = (body.len(), Instant::now());
         let sent = line.wire.send(line.number, request.to_vec(), body, Deadline::new(patience.limit.into()));
         let Some(mut worker) = line.turn(|| self.has_room()) else {
             return match sent {
@@ -256,11 +256,21 @@ impl Pool {
             // One whose body cannot be read was sent nothing.
             lease.well = matches!(error, CallError::Source(_));
             lease.worker = Some(worker);
-            return Some(Err(error));
+            // It ended with the call before: not this one's fault, of which it has not had all.
+            return if matches!(error, CallError::Died) { None } else { Some(Err(error)) };
         }
         worker.was_sent(line.number, size);
         lease.worker = Some(worker);
-        Some(lease.answer(patience, size <= frame::AHEAD_MAX, piece))
+        // The wait for the call before is part of the time that this one has.
+        let limit = patience.limit.saturating_sub(begun.elapsed());
+        let mut answer = match limit.is_zero() {
+            true => Err(CallError::TimedOut(limit)),
+            false => lease.answer(Patience { limit, ..patience }, size <= frame::AHEAD_MAX, piece),
+        };
+        if let Err(CallError::TimedOut(told)) = &mut answer {
+            *told = patience.limit;
+        }
+        Some(answer)
     }
 
     /// Starts children until there are `count`, at most as many as the pool may have, and tells them what they are told

@@ -73,6 +73,8 @@ pub(super) struct Gathered {
     finished: Vec<Work>,
     closed: u64,
     retried: Vec<String>,
+    /// Leases whose consumers gave a sign of life, and no more.
+    heard: Vec<String>,
 }
 
 /// Whether a status says how a part of a plugin ended, which reports as `<name>-<part>` under the id that the plugin was
@@ -103,13 +105,16 @@ impl Dispatcher {
         for closing in closings {
             self.plan_closing(&mut edit, closing, now_ms, &mut gathered)?;
         }
-        let ending = self.with_letters(edit.finish(), gathered, now_ms)?;
+        let plan = edit.finish();
+        // In the order of deliveries, as every sign of life: behind one of them that ends the lease, it would be back.
+        self.note_heartbeats(gathered.heard.iter().map(String::as_str), now_ms)?;
+        let ending = self.with_letters(plan, gathered, now_ms)?;
         Ok(Some(ending).filter(|ending| !ending.plan.is_empty()))
     }
 
     /// What dead letters add to a change. Not under its lock: letters that a person is putting back are waited for.
     pub(super) fn with_letters(&self, mut plan: Plan, gathered: Gathered, now_ms: i64) -> Result<Ending, IndexError> {
-        let Gathered { letters, finished, closed, retried } = gathered;
+        let Gathered { letters, finished, closed, retried, .. } = gathered;
         let mut parts = Vec::new();
         for (mut letter, work) in letters {
             self.fill(&mut letter, &work);
@@ -149,7 +154,7 @@ impl Dispatcher {
         let key = lease_key(id);
         if let Some(lease) = edit.get(&key)?.and_then(|bytes| Lease::read(&key, &bytes)) {
             if is_of_part(closing.task, &lease.work) {
-                self.heard(edit, lease, now_ms);
+                gathered.heard.push(lease.id);
                 return Ok(());
             }
             gathered.closed += 1;

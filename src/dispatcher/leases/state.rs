@@ -24,6 +24,8 @@ use crate::metrics::{Account, Metrics};
 const MOST_CONSUMERS: usize = 10_000;
 /// Rows of waiting events that one look takes at most.
 const MOST_TAKEN: usize = 256;
+/// Bytes of them, about: some have whole events in them.
+const MOST_TAKEN_BYTES: usize = 4 << 20;
 /// Rows of others that one look goes past at most; those behind them are seen when these are due.
 const MOST_PASSED: usize = 1024;
 
@@ -448,6 +450,7 @@ struct Look {
     held_ms: i64,
     count: usize,
     taken: Vec<Waiting>,
+    taken_bytes: usize,
     /// When the first of the others is due.
     next_due_ms: i64,
     /// Rows that are due, but not for this request.
@@ -457,11 +460,13 @@ struct Look {
 impl Look {
     fn new(policy: &Policy, filters: u64, now_ms: i64, count: usize) -> Self {
         let (latest_ms, held_ms) = (now_ms.saturating_add(policy.longest_wait_ms()), policy.held_ms());
-        Self { filters, now_ms, latest_ms, held_ms, count, taken: Vec::new(), next_due_ms: i64::MAX, passed: 0 }
+        let (taken, taken_bytes) = (Vec::new(), 0);
+        Self { filters, now_ms, latest_ms, held_ms, count, taken, taken_bytes, next_due_ms: i64::MAX, passed: 0 }
     }
 
     fn is_full(&self) -> bool {
-        self.taken.len() >= self.count || self.passed >= MOST_PASSED
+        let full = self.taken.len() >= self.count || self.taken_bytes >= MOST_TAKEN_BYTES;
+        full || self.passed >= MOST_PASSED
     }
 
     /// Takes a row when it is due and there is room. True when none behind it is to be looked at.
@@ -479,6 +484,7 @@ impl Look {
             self.next_due_ms = self.next_due_ms.min(waiting.due_ms);
             return true;
         }
+        self.taken_bytes += waiting.work.event.len();
         self.taken.push(waiting);
         false
     }
