@@ -51,6 +51,11 @@ impl GroupPositions {
 
     /// The epoch, once every write begun before is in the log: what is read then belongs to it. Blocks for a commit.
     pub fn settled(&self) -> Epoch {
+        self.settled_at().0
+    }
+
+    /// [`GroupPositions::settled`], and how many writes were begun by then.
+    pub fn settled_at(&self) -> (Epoch, u64) {
         let (epoch, started) = {
             let order = self.order();
             (Epoch(order.epoch), order.started)
@@ -59,7 +64,7 @@ impl GroupPositions {
         while *finished < started {
             finished = self.ended.wait(finished).unwrap_or_else(PoisonError::into_inner);
         }
-        epoch
+        (epoch, started)
     }
 
     /// How many writes were begun, when all of them have ended; `None` while one is under way.
@@ -82,8 +87,22 @@ impl GroupPositions {
         changes: GroupChanges,
         done: Done,
     ) -> Result<bool, CommitOffsetsError> {
+        self.write_behind(epoch, None, log, group, changes, done)
+    }
+
+    /// [`GroupPositions::write`]; with `seen`, only if no other reader of the group has written either since
+    /// [`GroupPositions::settled_at`] said so.
+    pub fn write_behind(
+        self: &Arc<Self>,
+        epoch: Epoch,
+        seen: Option<u64>,
+        log: &dyn LogStore,
+        group: &str,
+        changes: GroupChanges,
+        done: Done,
+    ) -> Result<bool, CommitOffsetsError> {
         let mut order = self.order();
-        if order.epoch != epoch.0 {
+        if order.epoch != epoch.0 || seen.is_some_and(|seen| seen != order.started) {
             return Ok(false);
         }
         self.queue(&mut order, log, group, changes, done)?;

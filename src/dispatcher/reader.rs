@@ -385,9 +385,12 @@ impl Reader {
             (positions, open.and_then(|open| open.epoch), open.map(|open| open.rewind), known)
         };
         let positions = positions.unwrap_or_else(|| broker.positions(group));
-        let (epoch, rewind) = match epoch.zip(rewind) {
-            Some(known) => known,
-            None => (positions.settled(), Rewind::of(log.as_ref(), group)?),
+        let (epoch, rewind, seen) = match epoch.zip(rewind) {
+            Some((epoch, rewind)) => (epoch, rewind, None),
+            None => {
+                let (epoch, seen) = positions.settled_at();
+                (epoch, Rewind::of(log.as_ref(), group)?, Some(seen))
+            }
         };
         // What was read before the epoch began may have gone since.
         let stored = if expired { None } else { GroupRecord::of(log.as_ref(), group)? };
@@ -398,7 +401,7 @@ impl Reader {
             record.pause = user.pause();
             changed = true;
         }
-        Ok(OpenedGroup { positions, epoch, rewind, known, is_new, record, changed, behind })
+        Ok(OpenedGroup { positions, epoch, seen, rewind, known, is_new, record, changed, behind })
     }
 
     /// `None` when somebody else wrote the group's positions meanwhile.
@@ -413,8 +416,17 @@ impl Reader {
         let ReaderContext { broker, topic_prefix, .. } = &self.context;
         let log = broker.log();
         let Subscription { group, start, topics, .. } = wanted;
-        let OpenedGroup { positions, epoch, rewind, known: known_places, is_new, mut record, mut changed, behind } =
-            opened;
+        let OpenedGroup {
+            positions,
+            epoch,
+            seen,
+            rewind,
+            known: known_places,
+            is_new,
+            mut record,
+            mut changed,
+            behind,
+        } = opened;
         let committed = log.group_offsets(group)?;
         let gaps = if behind.is_none() { Gaps::read(log.as_ref(), group, rewind)? } else { None };
         let (mut changes, mut all_starts) = (OffsetChanges::new(), BTreeMap::new());
@@ -473,7 +485,7 @@ impl Reader {
                 values.push(record.put(group));
             }
             let changes = GroupChanges { offsets: changes, values, metadata: None };
-            if !wait(|done| positions.write(epoch, log.as_ref(), group, changes, done))? {
+            if !wait(|done| positions.write_behind(epoch, seen, log.as_ref(), group, changes, done))? {
                 return Ok(None);
             }
         }
@@ -754,6 +766,9 @@ fn offset_changes(offsets: BTreeMap<PlaceKey, Offset>) -> OffsetChanges {
 struct OpenedGroup {
     positions: Arc<GroupPositions>,
     epoch: Epoch,
+    /// For a first opening, how many writes of the group there were: where it begins is no news to a group that another
+    /// reader, which takes its place, has opened since.
+    seen: Option<u64>,
     /// Which deliveries of the past count.
     rewind: Rewind,
     /// The places it has already.

@@ -106,6 +106,27 @@ async fn what_was_on_its_way_does_not_undo_a_reset() {
     assert_eq!(world.committed(), Some(5));
 }
 
+/// One that a reset has taken the place of may still be opening the group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_opens_late_does_not_undo_what_another_has_read_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = open(dir.path());
+    let another = || Arc::new(Reader::new(world.reader.context.clone(), vec![subscription()]));
+    let (late, next) = (another(), another());
+    next.forget_groups().unwrap();
+    late.lock().subscribe(&late.wanted, &world.broker);
+    let wanted = subscription();
+    let begun = late.begin_group(0, &wanted, &User::Passive, clock::now_ms()).unwrap();
+    next.open(clock::now_ms(), &User::Passive).unwrap();
+    world.reader = next;
+    let (values, taken) = world.take(4);
+    assert_eq!(values.len(), 4);
+    taken.delivered();
+    assert_eq!(world.committed(), Some(4));
+    let opened = late.try_open_group(0, &wanted, begun, None, clock::now_ms()).unwrap();
+    assert_eq!((opened, world.committed()), (None, Some(4)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_a_tool_deletes_starts_afresh() {
     let dir = tempfile::tempdir().unwrap();
